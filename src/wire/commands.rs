@@ -1,0 +1,481 @@
+//! F1: one struct per command, each with its place in the header and its rules.
+//!
+//! The fields lie one after the other, in the order written here, from byte 48 on, unaligned; what
+//! is left up to byte 128 is zero. `docs/protocol.md` draws each one.
+//!
+//! **Invariants:** codes are never reused; `invalid` is pure and total and is asked of every header
+//! that comes from a socket or a disk.
+//!
+//! **Not here:** what a replica does with a command.
+
+use super::header::{COMMAND_SIZE, Header, Invalid};
+use super::types::{ClientId, Field, Op, Parent, PrepareId, View};
+use crate::constants::{HEADER_SIZE, PIPELINE_MAX, REPLICAS_MAX};
+
+/// The command part of a header: [`Command`] or one command's struct.
+pub trait CommandPart: Copy + std::fmt::Debug {
+    /// The command's code on the wire.
+    fn code(&self) -> u8;
+    /// Writes the fields to the (zeroed) command part of a header.
+    fn put(&self, bytes: &mut [u8]);
+}
+
+macro_rules! commands {
+    ($(
+        $(#[$doc:meta])*
+        $code:literal $name:ident { $( $(#[$field_doc:meta])* $field:ident: $type:ty, )* }
+    )*) => {
+        $(
+            $(#[$doc])*
+            #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+            pub struct $name { $( $(#[$field_doc])* pub $field: $type, )* }
+
+            impl $name {
+                /// The command's code on the wire.
+                pub const CODE: u8 = $code;
+                /// The bytes its fields take of the command part.
+                pub const FIELDS_SIZE: usize = 0 $( + <$type as Field>::SIZE )*;
+            }
+
+            impl CommandPart for $name {
+                fn code(&self) -> u8 {
+                    Self::CODE
+                }
+
+                #[expect(unused_variables, unused_mut, unused_assignments, reason = "a command without fields")]
+                fn put(&self, bytes: &mut [u8]) {
+                    let mut offset = 0;
+                    $(
+                        self.$field.put(&mut bytes[offset..offset + <$type as Field>::SIZE]);
+                        offset += <$type as Field>::SIZE;
+                    )*
+                }
+            }
+
+            impl From<$name> for Command {
+                fn from(command: $name) -> Self {
+                    Self::$name(command)
+                }
+            }
+
+            const _: () = assert!($name::FIELDS_SIZE <= COMMAND_SIZE);
+        )*
+
+        /// Any command, with its fields.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Command { $( $(#[$doc])* $name($name), )* }
+
+        impl Command {
+            /// The command's name as the documents write it.
+            pub fn name(&self) -> &'static str {
+                match self { $( Self::$name(_) => stringify!($name), )* }
+            }
+
+            #[expect(unused_variables, unused_mut, unused_assignments, reason = "a command without fields")]
+            #[expect(clippy::too_many_lines, reason = "one arm a command")]
+            pub(super) fn get(code: u8, bytes: &[u8]) -> Result<Self, Invalid> {
+                assert_eq!(bytes.len(), COMMAND_SIZE);
+                match code {
+                    $( $code => {
+                        if bytes[$name::FIELDS_SIZE..].iter().any(|byte| *byte != 0) {
+                            return Err(Invalid::Field("reserved bytes of the command are not zero"));
+                        }
+                        let mut offset = 0;
+                        $(
+                            let $field = <$type>::get(&bytes[offset..offset + <$type as Field>::SIZE]);
+                            offset += <$type as Field>::SIZE;
+                        )*
+                        Ok(Self::$name($name { $($field,)* }))
+                    } )*
+                    _ => Err(Invalid::CommandUnknown(code)),
+                }
+            }
+        }
+
+        impl CommandPart for Command {
+            fn code(&self) -> u8 {
+                match self { $( Self::$name(_) => $code, )* }
+            }
+
+            fn put(&self, bytes: &mut [u8]) {
+                match self { $( Self::$name(command) => command.put(bytes), )* }
+            }
+        }
+    };
+}
+
+commands! {
+    /// Client to replica: one operation of one session. `view`: the client's guess.
+    1 Request {
+        /// Who asks.
+        client: ClientId,
+        /// The session, from the reply to `register`; 0 for `register` and for queries.
+        session: u64,
+        /// The number of the request in its session: 0 for `register`, then 1, 2, …
+        request: u64,
+        /// An [`super::Operation`] a client may send.
+        operation: u8,
+    }
+    /// Primary to backups, and in the journal: a log entry, a batch of requests (VRR §6.2).
+    /// `view`: the view in which it was prepared first.
+    2 Prepare {
+        /// The prepare before this one.
+        parent: Parent,
+        /// Its position in the log.
+        op: Op,
+        /// The primary's `commit_max` when it was sealed.
+        commit: Op,
+        /// The timestamp of its first entry, ns; entry i has `timestamp + i`.
+        timestamp: u64,
+        /// The id of the checkpoint of the largest k·I with k·I + I < op; 0 before the first.
+        checkpoint_id: u128,
+        /// Entries in the body.
+        entry_count: u32,
+    }
+    /// Backup to primary: the prepare is durable here. `view`: the sender's.
+    3 PrepareOk {
+        /// Which prepare.
+        prepare: PrepareId,
+        /// The sender's `commit_min`.
+        commit_min: Op,
+        /// The sender's checkpoint id for that op.
+        checkpoint_id: u128,
+    }
+    /// Replica to client: the result of a committed request. `view`: the sender's durable
+    /// `log_view`.
+    4 Reply {
+        /// Whose request.
+        client: ClientId,
+        /// The session; for `register` the new one.
+        session: u64,
+        /// The request's number.
+        request: u64,
+        /// The op that carried it.
+        op: Op,
+        /// The timestamp of its entry, ns.
+        timestamp: u64,
+        /// The checksum of the request's body.
+        request_checksum: u32,
+        /// 0, or the code with which the state machine rejected it.
+        result: u32,
+        /// The request's operation.
+        operation: u8,
+    }
+    /// Primary to backups: heartbeat and commit number. `view`: the primary's.
+    5 Commit {
+        /// The newest prepare that is known to be committed.
+        commit: PrepareId,
+        /// The primary's checkpoint.
+        checkpoint_op: Op,
+        /// Its id.
+        checkpoint_id: u128,
+        /// A fresh number for each heartbeat; read rounds refer to it.
+        round: u64,
+        /// The primary's monotonic clock, ns: older heartbeats are recognized.
+        timestamp_monotonic: u64,
+    }
+    /// Backup to primary: the answer to a `commit` in exactly this view.
+    6 CommitOk {
+        /// The heartbeat's round.
+        round: u64,
+    }
+    /// Replica to all: a vote to leave `view` for the next one.
+    7 StartViewChange {}
+    /// Replica to all, on entering `view`: its log's suffix. The body is a [`super::HeaderSet`].
+    8 DoViewChange {
+        /// The op of the first header in the body.
+        op: Op,
+        /// What the sender has executed.
+        commit_min: Op,
+        /// What the sender knows to be committed.
+        commit_max: Op,
+        /// The sender's checkpoint.
+        checkpoint_op: Op,
+        /// The last view in which the sender's head was defined.
+        log_view: View,
+        /// Bit i: the body of the prepare of header i is intact here.
+        present: u64,
+        /// Bit i: the sender is certain that it never acknowledged the prepare of header i.
+        nack: u64,
+    }
+    /// Primary of `view` to all: the view's log. The body is a [`super::HeaderSet`].
+    9 StartView {
+        /// The head: the op of the first header in the body.
+        op: Op,
+        /// What is known to be committed.
+        commit_max: Op,
+        /// The sender's checkpoint.
+        checkpoint_op: Op,
+        /// Of the `request_start_view` this answers, or 0.
+        nonce: u64,
+    }
+    /// Replica to the primary of `view`: send me your `start_view`.
+    10 RequestStartView {
+        /// Random, not 0.
+        nonce: u64,
+    }
+    /// Replica to replica: headers of this range, please.
+    11 RequestHeaders {
+        /// First op wanted.
+        op_min: Op,
+        /// Last op wanted.
+        op_max: Op,
+    }
+    /// The answer: prepare headers in the body, op descending.
+    12 Headers {}
+    /// Replica to replica: this prepare, please.
+    13 RequestPrepare {
+        /// Which.
+        prepare: PrepareId,
+    }
+    /// Replica to all others, once a second and when blank more often. `view`: the durable view.
+    14 Ping {
+        /// The sender's monotonic clock, ns; echoed.
+        timestamp_monotonic: u64,
+        /// What the sender's table of incarnations says of the target; 0 without a table.
+        incarnation_target: u64,
+        /// The sender's checkpoint.
+        checkpoint_op: Op,
+        /// Its id.
+        checkpoint_id: u128,
+        /// Geometry: message size, bytes.
+        message_size: u32,
+        /// Geometry: slots in the journal.
+        journal_slots: u32,
+        /// Geometry: block size, bytes.
+        block_size: u32,
+        /// Geometry: prepares in flight.
+        pipeline: u32,
+        /// Geometry: sessions.
+        clients_max: u32,
+        /// Replicas in the cluster.
+        replica_count: u8,
+    }
+    /// The answer to a ping. `view`: the durable view.
+    15 Pong {
+        /// Of the ping.
+        ping_timestamp_monotonic: u64,
+        /// The sender's wall clock, ns since 1970.
+        timestamp_realtime: u64,
+    }
+    /// Client to replica: who is primary?
+    16 PingClient {
+        /// Who asks.
+        client: ClientId,
+        /// The client's monotonic clock, ns; echoed.
+        timestamp_monotonic: u64,
+    }
+    /// The answer. `view`: the durable `log_view`.
+    17 PongClient {
+        /// Whom this answers.
+        client: ClientId,
+        /// Of the ping.
+        ping_timestamp_monotonic: u64,
+        /// The largest message, bytes.
+        message_size: u32,
+        /// Replicas in the cluster.
+        replica_count: u8,
+    }
+    /// Primary to client: the session does not exist (any more). Terminal for the session.
+    18 Eviction {
+        /// Whose.
+        client: ClientId,
+        /// Which session.
+        session: u64,
+        /// An [`EvictionReason`].
+        reason: u8,
+    }
+    /// Replica to client: this request was not taken. Not terminal.
+    19 Reject {
+        /// Whose request.
+        client: ClientId,
+        /// Its number.
+        request: u64,
+        /// A [`RejectReason`].
+        reason: u8,
+    }
+    /// Replica to replica: blocks wanted; references in the body.
+    20 RequestBlocks {}
+    /// A grid block, on the wire and on disk.
+    21 Block {
+        /// Its place in the grid.
+        index: u64,
+        /// The checkpoint interval in which it was written.
+        checkpoint_op: Op,
+        /// What it holds.
+        kind: u8,
+    }
+    /// Operator to replica: how are you?
+    22 RequestStatus {
+        /// Who asks.
+        client: ClientId,
+    }
+    /// The answer: a `StatusReport` in the body.
+    23 Status {
+        /// Whom this answers.
+        client: ClientId,
+    }
+}
+
+/// Why a session ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum EvictionReason {
+    /// The table of sessions does not hold it: it was evicted for a newer one, or it never was.
+    NoSession = 1,
+    /// The client registered again since.
+    SessionTooLow = 2,
+}
+
+/// Why a request was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum RejectReason {
+    /// This replica is not the primary; `view` says who is.
+    NotPrimary = 1,
+    /// `StateMachine::validate` refused it.
+    Invalid = 2,
+    /// The data file has no room for another op.
+    StoreFull = 3,
+    /// The queue of the primary is full: try again.
+    Busy = 4,
+    /// The request is larger than this cluster's messages allow.
+    TooLarge = 5,
+}
+
+impl EvictionReason {
+    /// The reason with this code.
+    pub fn from_code(code: u8) -> Option<Self> {
+        [Self::NoSession, Self::SessionTooLow].into_iter().find(|reason| *reason as u8 == code)
+    }
+}
+
+impl RejectReason {
+    /// The reason with this code.
+    pub fn from_code(code: u8) -> Option<Self> {
+        [Self::NotPrimary, Self::Invalid, Self::StoreFull, Self::Busy, Self::TooLarge]
+            .into_iter()
+            .find(|reason| *reason as u8 == code)
+    }
+}
+
+impl Header<Command> {
+    /// Why no correct author would write this header; `None` for a valid one.
+    ///
+    /// Pure and total. Sizes beyond the geometry's message size are the receiver's to refuse.
+    pub fn invalid(&self) -> Option<&'static str> {
+        if self.replica.0 >= REPLICAS_MAX {
+            return Some("replica index out of range");
+        }
+        if self.size == HEADER_SIZE && self.checksum_body != 0 {
+            return Some("a body checksum without a body");
+        }
+        if !self.command.may_have_body() && self.size != HEADER_SIZE {
+            return Some("a body where none belongs");
+        }
+        if self.command.from_client() && (self.replica.0 != 0 || self.incarnation != 0) {
+            return Some("a client that claims to be a replica");
+        }
+        self.invalid_command()
+    }
+
+    fn invalid_command(&self) -> Option<&'static str> {
+        let headers_max = (PIPELINE_MAX + 1) * HEADER_SIZE;
+        let body_size = self.size - HEADER_SIZE;
+        match &self.command {
+            Command::Request(request) => request.invalid(),
+            Command::Prepare(prepare) => prepare.invalid(self),
+            Command::PrepareOk(ok) => (ok.prepare.op == 0).then_some("op 0 is never acknowledged"),
+            Command::Reply(reply) => (reply.client.0 == 0).then_some("no client"),
+            Command::DoViewChange(_) | Command::StartView(_) => {
+                let whole = body_size.is_multiple_of(HEADER_SIZE);
+                // The table, then at least the head.
+                (!whole || body_size < 2 * HEADER_SIZE || body_size > HEADER_SIZE + headers_max)
+                    .then_some("not a set of headers")
+            }
+            Command::RequestStartView(request) => (request.nonce == 0).then_some("no nonce"),
+            Command::RequestHeaders(request) => {
+                (request.op_min > request.op_max).then_some("an empty range")
+            }
+            Command::Headers(_) => {
+                (body_size == 0 || !body_size.is_multiple_of(HEADER_SIZE)).then_some("not headers")
+            }
+            Command::Ping(ping) => (ping.replica_count == 0 || ping.replica_count > REPLICAS_MAX)
+                .then_some("replica count out of range"),
+            Command::PingClient(ping) => (ping.client.0 == 0).then_some("no client"),
+            Command::PongClient(pong) => (pong.client.0 == 0).then_some("no client"),
+            Command::Eviction(eviction) => (eviction.client.0 == 0
+                || EvictionReason::from_code(eviction.reason).is_none())
+            .then_some("unknown eviction"),
+            Command::Reject(reject) => (reject.client.0 == 0
+                || RejectReason::from_code(reject.reason).is_none())
+            .then_some("unknown reject"),
+            Command::RequestStatus(request) => (request.client.0 == 0).then_some("no client"),
+            Command::Status(status) => (status.client.0 == 0).then_some("no client"),
+            Command::Commit(_)
+            | Command::CommitOk(_)
+            | Command::StartViewChange(_)
+            | Command::RequestPrepare(_)
+            | Command::Pong(_)
+            | Command::RequestBlocks(_)
+            | Command::Block(_) => None,
+        }
+    }
+}
+
+impl Command {
+    fn may_have_body(&self) -> bool {
+        matches!(
+            self,
+            Self::Request(_)
+                | Self::Prepare(_)
+                | Self::Reply(_)
+                | Self::DoViewChange(_)
+                | Self::StartView(_)
+                | Self::Headers(_)
+                | Self::RequestBlocks(_)
+                | Self::Block(_)
+                | Self::Status(_)
+        )
+    }
+
+    /// Whether a client is the author.
+    pub fn from_client(&self) -> bool {
+        matches!(self, Self::Request(_) | Self::PingClient(_) | Self::RequestStatus(_))
+    }
+}
+
+impl Request {
+    fn invalid(&self) -> Option<&'static str> {
+        use super::Operation;
+        if self.client.0 == 0 {
+            return Some("no client");
+        }
+        match Operation::from_code(self.operation) {
+            Some(Operation::Register) => (self.session != 0 || self.request != 0)
+                .then_some("register is request 0 of no session"),
+            Some(Operation::Apply | Operation::Deregister) => {
+                (self.session == 0 || self.request == 0).then_some("a request outside of a session")
+            }
+            Some(Operation::Query) => (self.session != 0).then_some("a query in a session"),
+            Some(Operation::Genesis | Operation::Noop) => Some("not a client's operation"),
+            None => Some("unknown operation"),
+        }
+    }
+}
+
+impl Prepare {
+    fn invalid(&self, header: &Header<Command>) -> Option<&'static str> {
+        if self.op == 0 {
+            let root = Header::root(header.cluster);
+            return (header.checksum != root.checksum).then_some("not the root");
+        }
+        if self.entry_count == 0 {
+            return Some("a prepare without entries");
+        }
+        if self.commit >= self.op {
+            return Some("a prepare that commits itself");
+        }
+        None
+    }
+}

@@ -1,0 +1,28 @@
+//! F1: what travels between processes and what lies in the data file: commands, headers, messages,
+//! batch entries, framing. Pure functions of bytes.
+//!
+//! ```text
+//! +--------------------+---------------------------------------------+
+//! | header, 128 bytes  | body, 0 .. message_size - 128 bytes         |
+//! +--------------------+---------------------------------------------+
+//! ```
+//!
+//! **Invariants:** little-endian everywhere; every reserved byte is zero and checked; a header's
+//! checksum is verified before anything in it is believed; decoding is total: bytes that do not
+//! validate are an [`Invalid`] with a reason, never a panic and never an allocation by their word.
+//!
+//! **Not here:** sockets, time, the meaning of a message.
+
+mod commands;
+mod entry;
+mod header;
+mod message;
+mod table;
+mod types;
+
+pub use commands::*;
+pub use entry::{Entries, Entry, EntryInvalid, Operation};
+pub use header::{Author, Header, Invalid};
+pub use message::{Message, MessageBuilder};
+pub use table::{HeaderSet, IncarnationTable};
+pub use types::{ClientId, ClusterId, Op, Parent, PrepareId, ReplicaIndex, View};
