@@ -396,7 +396,7 @@ impl Header<Command> {
             Command::Request(request) => request.invalid(body_size),
             Command::Prepare(prepare) => prepare.invalid(self),
             Command::PrepareOk(ok) => ok.invalid(self.view),
-            Command::Reply(reply) => reply.invalid(),
+            Command::Reply(reply) => client_operation(reply.operation).err(),
             Command::Commit(commit) => (commit.commit.view > self.view).then_some(FROM_LATER_VIEW),
             Command::DoViewChange(message) => message.invalid(self.view, body_size),
             Command::StartView(message) => message.invalid(body_size),
@@ -442,6 +442,14 @@ fn header_set_count(body_size: u32) -> Option<u32> {
     (whole && (1..=PIPELINE_MAX + 1).contains(&count)).then_some(count)
 }
 
+fn client_operation(code: u8) -> Result<Operation, &'static str> {
+    match Operation::from_code(code) {
+        Some(operation) if operation.from_client() => Ok(operation),
+        Some(_) => Err("not a client's operation"),
+        None => Err("unknown operation"),
+    }
+}
+
 fn replica_count_invalid(replica_count: u8) -> Option<&'static str> {
     (!(1..=REPLICAS_MAX).contains(&replica_count)).then_some("replica count out of range")
 }
@@ -485,23 +493,12 @@ impl Command {
 
 impl Request {
     fn invalid(&self, body_size: u32) -> Option<&'static str> {
-        match Operation::from_code(self.operation) {
-            Some(Operation::Register) if self.session != 0 || self.request != 0 => {
-                Some("register is request 0 of no session")
-            }
-            Some(Operation::Deregister | Operation::Apply)
-                if self.session == 0 || self.request == 0 =>
-            {
-                Some("a request outside of a session")
-            }
-            Some(Operation::Register | Operation::Deregister) => {
-                (body_size != 0).then_some("a body where none belongs")
-            }
-            Some(Operation::Query) => (self.session != 0).then_some("a query in a session"),
-            Some(Operation::Apply) => None,
-            Some(Operation::Genesis | Operation::Noop) => Some("not a client's operation"),
-            None => Some("unknown operation"),
-        }
+        let Self { client, session, request, operation } = *self;
+        let operation = match client_operation(operation) {
+            Ok(operation) => operation,
+            Err(reason) => return Some(reason),
+        };
+        operation.invalid(client, session, request, body_size)
     }
 }
 
@@ -536,16 +533,6 @@ impl PrepareOk {
             return Some("op 0 is never acknowledged");
         }
         (self.prepare.view > view).then_some(FROM_LATER_VIEW)
-    }
-}
-
-impl Reply {
-    fn invalid(&self) -> Option<&'static str> {
-        match Operation::from_code(self.operation) {
-            Some(Operation::Genesis | Operation::Noop) => Some("not a client's operation"),
-            Some(_) => None,
-            None => Some("unknown operation"),
-        }
     }
 }
 

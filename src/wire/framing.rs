@@ -256,3 +256,7 @@ impl Large {
         self.filled == self.header.size as usize
     }
 }
+
+#[cfg(test)]
+#[path = "framing_tests.rs"]
+mod tests;

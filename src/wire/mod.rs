@@ -28,5 +28,8 @@ pub use framing::{RECEIVE_BUFFER_SIZE, Receiver};
 pub use header::{Author, Header, Invalid};
 pub use message::{Message, MessageBuilder};
 pub use status::{ReplicaStatus, StatusReport};
-pub use table::{HeaderSet, IncarnationTable};
+pub use table::{HeaderSet, IncarnationTable, decode_headers};
 pub use types::{ClientId, ClusterId, Op, Parent, Place, PrepareId, ReplicaIndex, View};
+
+#[cfg(test)]
+mod tests;
