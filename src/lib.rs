@@ -15,4 +15,6 @@ pub mod store;
 
 pub mod state_machine;
 
+pub mod replica;
+
 pub mod io;
