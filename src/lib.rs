@@ -15,6 +15,10 @@ pub mod store;
 
 pub mod state_machine;
 
+<<<<<<< HEAD
+=======
+pub mod replica;
+>>>>>>> wire
 
 pub mod io;
 
