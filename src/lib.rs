@@ -15,10 +15,7 @@ pub mod store;
 
 pub mod state_machine;
 
-<<<<<<< HEAD
-=======
 pub mod replica;
->>>>>>> wire
 
 pub mod io;
 
