@@ -350,3 +350,7 @@ impl Placed<'_> {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "executor_tests.rs"]
+mod tests;
