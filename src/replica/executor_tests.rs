@@ -620,7 +620,8 @@ impl Model {
         Expected::Reply(session)
     }
 
-    /// Compares what was said with what was to be said, and each reply with the first of its request.
+    /// Compares what was said with what was to be said, and each reply with the first of its
+    /// request.
     fn check(&mut self, batch: &[Asked], expected: &[Expected], replies: &[ClientReply]) {
         let mut replies = replies.iter();
         for (asked, expected) in batch.iter().zip(expected) {
