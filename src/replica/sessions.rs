@@ -12,7 +12,7 @@
 //! A session's number is the op of its register. (A client that is evicted and registers again
 //! within one op gets the same number twice; nothing can have used it between, because the op was
 //! sealed before anyone knew the number.) For each session the table keeps the last reply, and with
-//! it the number and checksum of the last request. [`Sessions::decide`] says what to do with a
+//! it the number and checksum of the last request. `Sessions::decide` says what to do with a
 //! request; it is asked before a request is taken and again, bindingly, when it is committed:
 //!
 //! | request | session | number | decision |
