@@ -263,6 +263,9 @@ impl Replica {
         if header.size > self.geometry.message_size {
             return self.ignore("on_prepare", "larger than a slot");
         }
+        if Entries::check(message.body(), header.command.entry_count).is_err() {
+            return self.ignore("on_prepare", "its body is no batch");
+        }
         if header.view > self.view {
             // Only a normal primary prepares: its view exists and has a log.
             return self.request_start_view_of(header.view, effects);
@@ -327,6 +330,9 @@ impl Replica {
             self.cache.insert(op, message.clone());
         }
         self.journal.insert_header(&header);
+        if !self.journal.is_dirty(op) || self.journal.is_writing(&header.id()) {
+            return;
+        }
         // The log that the view began with is made durable before anything of the old is overwritten.
         if self.view_is_durable() && self.journal.can_write(op) {
             self.journal.write_prepare(message, &mut effects.requests);

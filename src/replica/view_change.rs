@@ -16,7 +16,6 @@
 //! **Not here:** the selection itself (`select.rs`).
 
 use super::{InFlight, MemberLog, Replica, Status, ViewLog};
-use crate::constants::HEADER_SIZE;
 use crate::replica::Effects;
 use crate::replica::select::{Selection, select};
 use crate::wire::{
