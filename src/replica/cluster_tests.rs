@@ -452,7 +452,10 @@ impl World {
     fn may_be_stuck(&self) -> bool {
         self.rots > 0
             && self.nodes.iter().filter(|node| !self.is_certain(node)).count()
-                > self.nodes.len() - usize::from(super::Quorums::new(u8::try_from(self.nodes.len()).unwrap()).view_change)
+                > self.nodes.len()
+                    - usize::from(
+                        super::Quorums::new(u8::try_from(self.nodes.len()).unwrap()).view_change,
+                    )
     }
 
     fn is_certain(&self, node: &Node) -> bool {

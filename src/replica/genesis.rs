@@ -76,7 +76,10 @@ impl Replica {
         let id = message.prepare_header().id();
         self.genesis_named = Some(id);
         if self.op == 0 {
-            log::info!("{self}: all {} replicas have met: preparing the genesis", self.replica_count);
+            log::info!(
+                "{self}: all {} replicas have met: preparing the genesis",
+                self.replica_count
+            );
             return self.primary_prepare(message, effects);
         }
         assert_eq!(self.op, 1, "no op 2 before the genesis is committed");

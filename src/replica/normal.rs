@@ -226,8 +226,7 @@ impl Replica {
     /// The timestamp of the first of `entry_count` entries: after everything before, and as near to
     /// the cluster's time as its clocks agree.
     fn primary_timestamp(&mut self, entry_count: u32) -> u64 {
-        let synchronized =
-            self.clock.realtime_synchronized(self.now.monotonic, self.now.realtime);
+        let synchronized = self.clock.realtime_synchronized(self.now.monotonic, self.now.realtime);
         let timestamp = clock::timestamp_next(
             self.timestamp_next,
             self.timestamp_monotonic,
@@ -601,9 +600,7 @@ impl Replica {
     pub(super) fn clients_of(body: &[u8]) -> impl Iterator<Item = (ClientId, u64)> {
         Entries::new(body)
             .map_while(Result::ok)
-            .filter(|(entry, _)| {
-                entry.client.0 != 0 && entry.operation != Operation::Query
-            })
+            .filter(|(entry, _)| entry.client.0 != 0 && entry.operation != Operation::Query)
             .map(|(entry, _)| (entry.client, entry.request))
     }
 }

@@ -150,8 +150,7 @@ impl Replica {
             }
         }
         self.recover_head_set();
-        let op_prepare_max =
-            self.geometry.op_prepare_max(self.superblock.state().op_checkpoint);
+        let op_prepare_max = self.geometry.op_prepare_max(self.superblock.state().op_checkpoint);
         !(self.op + 1..=op_prepare_max).any(|op| self.journal.is_faulty(op))
     }
 
