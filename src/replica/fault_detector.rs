@@ -56,6 +56,7 @@ impl FaultDetector {
         assert!(self.arrival_ns.is_none_or(|arrival_ns| arrival_ns <= now_ns));
         self.interval_ns = self.interval_initial_ns;
         self.arrival_ns = Some(now_ns);
+        assert!(!self.is_overdue(now_ns));
         assert!(!self.is_suspect(now_ns));
     }
 
@@ -64,6 +65,7 @@ impl FaultDetector {
         if self.arrival_ns.is_some() {
             let sample_ns = self.silence_ns(now_ns).min(self.suspect_after_ns());
             let sum_ns = WEIGHT_OLD * self.interval_ns + sample_ns;
+            assert!(sample_ns <= SUSPECT_NS_MAX);
             self.interval_ns = sum_ns / (WEIGHT_OLD + 1);
         }
         self.arrival_ns = Some(now_ns);
@@ -74,7 +76,8 @@ impl FaultDetector {
     /// Whether it is time to wonder: half of what is suspicious passed.
     pub fn is_overdue(&self, now_ns: u64) -> bool {
         let overdue_after_ns = self.suspect_after_ns() / 2;
-        assert!(overdue_after_ns > 0);
+        assert!(overdue_after_ns >= SUSPECT_NS_MIN / 2);
+        assert!(overdue_after_ns <= SUSPECT_NS_MAX / 2);
         self.silence_ns(now_ns) > overdue_after_ns
     }
 

@@ -61,6 +61,8 @@ pub fn agreed(sources: &[Interval], quorum: usize) -> Option<Interval> {
         if lower_ends || !upper_ends {
             continue;
         }
+        assert!(count > 0);
+        assert!(lower <= upper);
         let interval = Interval { lower, upper };
         let better = best.is_none_or(|(best_count, best_interval)| {
             count > best_count || (count == best_count && interval.width() < best_interval.width())
