@@ -1,4 +1,5 @@
-//! F5: how a backup judges its primary: not by one fixed time-out but by how often it has been heard.
+//! F5: how a backup judges its primary: not by one fixed time-out but by how often it has been
+//! heard.
 //!
 //! ```text
 //!  arrival           arrival            yellow            red
@@ -15,8 +16,8 @@
 //! An interval counts at most as much as the one that would have been suspicious, so a single long
 //! pause moves the average by less than half and is soon forgotten. And the average grows with
 //! whatever slow rhythm really arrives, also if the rhythm is that of heartbeats sent on *overdue*
-//! (1.5 times the average each), until the regular heartbeat is the faster of the two; for that, its
-//! timer must be reset by every heartbeat that is sent, whatever it was sent for.
+//! (1.5 times the average each), until the regular heartbeat is the faster of the two; for that,
+//! its timer must be reset by every heartbeat that is sent, whatever it was sent for.
 //!
 //! **Invariants:** overdue is half of suspect, so suspect implies overdue; suspect lies between
 //! [`SUSPECT_NS_MIN`] and [`SUSPECT_NS_MAX`].

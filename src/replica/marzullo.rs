@@ -8,9 +8,9 @@
 //!                 =====   agreed by 3
 //! ```
 //!
-//! **Invariants:** pure, total, whole numbers; intervals are closed, so sources that touch agree; the
-//! result does not depend on the order of the sources; of several answers with equally many sources
-//! it is the shortest, then the lowest.
+//! **Invariants:** pure, total, whole numbers; intervals are closed, so sources that touch agree;
+//! the result does not depend on the order of the sources; of several answers with equally many
+//! sources it is the shortest, then the lowest.
 //!
 //! **Not here:** what the numbers mean, and how wide an interval must honestly be.
 
