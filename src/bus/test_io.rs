@@ -6,8 +6,8 @@
 //!   bus --- &mut TestIo (another) -------+--- World: listeners, pipes, events, faults
 //! ```
 //!
-//! Readiness is edge triggered and meanly so: an edge is reported once, when something changes, never
-//! again for what was left unread.
+//! Readiness is edge triggered and meanly so: an edge is reported once, when something changes,
+//! never again for what was left unread.
 //!
 //! **Invariants:** a `WouldBlock` out of whim is followed by an edge; bytes come in order; a reset
 //! loses what was under way.
@@ -36,7 +36,7 @@ pub(super) struct Faults {
     pub(super) accept_fail: Ratio,
 }
 
-pub(super) const NEVER: Ratio = Ratio::new(0, 1);
+const NEVER: Ratio = Ratio::new(0, 1);
 pub(super) const CALM: Faults =
     Faults { is_choppy: false, refuse: NEVER, reset: NEVER, accept_fail: NEVER };
 
