@@ -712,6 +712,7 @@ fn a_pause_does_not_age_the_message_it_interrupts() {
     process.turns(FRAME_TICKS_MAX + 100);
     process.bus.pause_clients(false);
     process.turns(100);
+    assert_eq!(process.bus.connections[&id].receiver.buffered(), 7000);
     raw.send_raw(socket, &message.as_bytes()[7000..]);
     process.turn();
     assert_eq!(process.take_numbers(), [0, 5]);
