@@ -16,3 +16,5 @@ pub mod store;
 pub mod state_machine;
 
 pub mod io;
+
+pub mod client;

@@ -1,0 +1,2 @@
+//! F5/F6: the client.
+pub mod core;
