@@ -18,3 +18,5 @@ pub mod state_machine;
 pub mod io;
 
 pub mod client;
+
+pub mod bus;
