@@ -1,0 +1,4 @@
+//! F5: the replica.
+
+pub mod executor;
+pub mod sessions;
