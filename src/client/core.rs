@@ -325,6 +325,15 @@ impl ClientCore {
         }
     }
 
+    /// What was sent to `replica` was dropped before any connection could take it.
+    pub fn on_dropped(&mut self, replica: ReplicaIndex) {
+        assert!(replica.0 < self.config.replica_count);
+        self.down |= 1 << replica.0;
+        if let State::InFlight(flight) = &mut self.state {
+            flight.queued &= !(1 << replica.0);
+        }
+    }
+
     /// Abandons what is in flight, which must be something, and tells what is known of it. After
     /// [`GaveUp::NotDone`] the owner drops what its connections still have queued.
     pub fn give_up(&mut self) -> GaveUp {

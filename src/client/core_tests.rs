@@ -354,6 +354,12 @@ fn giving_up_before_any_connection_is_not_done() {
 
     let mut talk = Talk::registered(14);
     talk.request(b"x");
+    talk.core.on_dropped(ReplicaIndex(1));
+    talk.core.on_connection(ReplicaIndex(1), true);
+    assert_eq!(talk.core.give_up(), GaveUp::NotDone, "it was dropped before");
+
+    let mut talk = Talk::registered(14);
+    talk.request(b"x");
     talk.core.on_connection(ReplicaIndex(0), true);
     talk.core.on_connection(ReplicaIndex(1), true);
     talk.core.on_connection(ReplicaIndex(1), false);
