@@ -22,3 +22,5 @@ pub mod io;
 pub mod client;
 
 pub mod bus;
+
+pub mod server;

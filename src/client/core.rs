@@ -404,7 +404,9 @@ impl ClientCore {
 
         let CoreConfig { cluster, client, .. } = self.config;
         let author = Author { cluster, view: self.view, replica: ReplicaIndex(0), incarnation: 0 };
-        let held = flight.body.len() > BODY_SIZE_SURE as usize && self.message_size.is_none();
+        // One that is known to be too large waits for a pong as well, which then ends it.
+        let body_size_max = self.message_size.unwrap_or(4096) - HEADER_SIZE - ENTRY_SIZE;
+        let held = flight.body.len() > body_size_max as usize;
         let message = if held {
             let timestamp_monotonic = self.tick * TICK_NS;
             Message::new(&author, PingClient { client, timestamp_monotonic }, &[])
