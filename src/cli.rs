@@ -17,6 +17,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
 use vsr::constants::REPLICAS_MAX;
+use vsr::state_machine::kv::VALUE_SIZE_MAX;
 use vsr::storage::Geometry;
 use vsr::wire::{ClusterId, ReplicaIndex};
 
@@ -394,6 +395,10 @@ impl RawBenchmark {
         if !(1..=BENCHMARK_CLIENTS_MAX).contains(&self.clients) {
             let clients = self.clients;
             return Err(format!("--clients={clients}: choose 1 to {BENCHMARK_CLIENTS_MAX}"));
+        }
+        if self.value_size as usize > VALUE_SIZE_MAX {
+            let size = self.value_size;
+            return Err(format!("--value-size={size}: a value is at most {VALUE_SIZE_MAX} bytes"));
         }
         let addresses = match self.addresses {
             Some(text) => Some(addresses(&text)?),

@@ -130,10 +130,7 @@ fn client_commands_with_every_flag() {
             Command::Put { key: key.clone(), value: value.clone(), client: client.clone() },
         ),
         (format!("get k {flags}"), Command::Get { key: key.clone(), client: client.clone() }),
-        (
-            format!("delete k {flags}"),
-            Command::Delete { key: key.clone(), client: client.clone() },
-        ),
+        (format!("delete k {flags}"), Command::Delete { key: key.clone(), client: client.clone() }),
         (
             format!("cas k v w {flags}"),
             Command::Cas { key, old: value, new: b"w".to_vec(), client: client.clone() },
@@ -176,6 +173,7 @@ fn benchmark_with_every_flag() {
     assert!(refused("benchmark --clients=0").contains("--clients=0"));
     assert!(refused("benchmark --clients=1001").contains("--clients=1001"));
     assert!(refused("benchmark --read-ratio=101%").contains("101%"));
+    assert!(refused("benchmark --value-size=1MiB").contains("--value-size=1048576"));
     assert!(refused("benchmark --keys=0").contains("keys"));
 }
 
@@ -210,7 +208,8 @@ fn address_forms() {
 
 #[test]
 fn size_forms() {
-    for (text, bytes) in [("0", 0), ("4096", 4096), ("12B", 12), ("16KiB", 16384), ("1MiB", 1 << 20)]
+    for (text, bytes) in
+        [("0", 0), ("4096", 4096), ("12B", 12), ("16KiB", 16384), ("1MiB", 1 << 20)]
     {
         assert_eq!(size(text), Ok(bytes), "{text}");
     }
