@@ -7,8 +7,8 @@
 //!            └── exit 2 ────┘      what, which value, what to do
 //! ```
 //!
-//! **Invariants:** nothing that two replicas must agree on is defaulted differently by two commands; every
-//! number in a `Command` is within its bounds, every address is resolved.
+//! **Invariants:** nothing that two replicas must agree on is defaulted differently by two
+//! commands; every number in a `Command` is within its bounds, every address is resolved.
 //!
 //! **Not here:** what the commands do; exit statuses (`commands`).
 

@@ -14,25 +14,27 @@
 //! # What the caller may believe
 //!
 //! One request is *sent* any number of times, always with the same client, session, number and
-//! body, and executed at most once, because replicas keep the last number and reply of each session.
+//! body, and executed at most once, because replicas keep the last number and reply of each
+//! session.
 //!
 //! * A **reply** is final.
 //! * A **reject** says that one copy was not taken. If it answers the only copy that was ever sent,
 //!   nobody has the request and it is *not done*. If there were more copies, another one may be in
-//!   the log of a primary that lost its view and may still be committed: the reject says nothing, and
-//!   the core keeps trying. `register` and queries change nothing that the caller asked for, so any
-//!   reject of them is final. `not_primary` and `busy` are never final: they ask to try elsewhere,
-//!   or later.
+//!   the log of a primary that lost its view and may still be committed: the reject says nothing,
+//!   and the core keeps trying. `register` and queries change nothing that the caller asked for, so
+//!   any reject of them is final. `not_primary` and `busy` are never final: they ask to try
+//!   elsewhere, or later.
 //! * That the first copy usually meets the primary is what makes a plain reject the common case: a
 //!   session is registered first, and its reply says which view is in force.
 //! * An **eviction** of the session ends it. A request in flight may have been executed before:
 //!   *outcome unknown*. Only `deregister` takes it for success: the session is gone either way.
-//! * **Giving up** ([`ClientCore::give_up`]) is the owner's decision. If no copy was ever handed to a
-//!   connection, nothing was done; otherwise the outcome is unknown. A query has changed nothing.
+//! * **Giving up** ([`ClientCore::give_up`]) is the owner's decision. If no copy was ever handed to
+//!   a connection, nothing was done; otherwise the outcome is unknown. A query has changed nothing.
 //!
-//! After anything but a reply a session with an undecided number cannot go on: the next number would
-//! never be executed if the undecided one was not. So the core is *ended*, and its owner makes a new
-//! one, with a new client id, for whatever is next; the undecided request is never sent again.
+//! After anything but a reply a session with an undecided number cannot go on: the next number
+//! would never be executed if the undecided one was not. So the core is *ended*, and its owner
+//! makes a new one, with a new client id, for whatever is next; the undecided request is never sent
+//! again.
 //!
 //! # Where to send
 //!
@@ -47,7 +49,8 @@
 //! of queries are from 2^63 on, so that no reject of one is taken for a request's; the view never
 //! goes back.
 //!
-//! **Not here:** connections (`client::endpoint`), waiting and time-outs (`client`), what bodies mean.
+//! **Not here:** connections (`client::endpoint`), waiting and time-outs (`client`), what bodies
+//! mean.
 
 use crate::constants::{ENTRY_SIZE, HEADER_SIZE, REPLICAS_MAX, TICK_NS};
 use crate::stdx::Prng;

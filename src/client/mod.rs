@@ -23,8 +23,8 @@
 //! ```
 //!
 //! **Invariants:** a request is never sent again under another number: after an unknown outcome the
-//! next request opens a session of its own, and what to do about the first is the caller's decision;
-//! every call returns within its time-out.
+//! next request opens a session of its own, and what to do about the first is the caller's
+//! decision; every call returns within its time-out.
 //!
 //! **Not here:** the protocol (`core`), connections (`endpoint`), the bodies of a state machine.
 

@@ -1,8 +1,8 @@
-//! F6: a cluster of three replicas on this machine, made for `demo` and `benchmark`: child processes
-//! of this binary in a temporary folder.
+//! F6: a cluster of three replicas on this machine, made for `demo` and `benchmark`: child
+//! processes of this binary in a temporary folder.
 //!
-//! **Invariants:** whichever way the owner ends, short of being killed itself, every child is killed
-//! and waited for before the folder is removed.
+//! **Invariants:** whichever way the owner ends, short of being killed itself, every child is
+//! killed and waited for before the folder is removed.
 //!
 //! **Not here:** clusters that matter: their replicas are started by whoever looks after them.
 

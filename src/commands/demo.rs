@@ -2,8 +2,8 @@
 //! end of the primary, and what that looks like from outside.
 //!
 //! ```text
-//!   format, start ──► put get cas scan ──► SIGKILL to the primary ──► get put ──► restart ──► status
-//!                                             │ pause measured │
+//!   format, start ──► put get cas scan ──► SIGKILL to the primary ──► get put ──► restart, status
+//!                                              │ pause measured │
 //! ```
 //!
 //! It is a check as well: every answer is compared with what it must be, and a wrong one is a

@@ -43,7 +43,8 @@ impl Histogram {
         self.max
     }
 
-    /// The value that `per_mille` of 1,000 values are not above: its bucket's upper end. 0 if empty.
+    /// The value that `per_mille` of 1,000 values are not above: its bucket's upper end. 0 if
+    /// empty.
     pub(crate) fn percentile(&self, per_mille: u64) -> u64 {
         assert!(per_mille <= 1000);
         // The nearest rank, from 1.

@@ -1,9 +1,9 @@
 //! F6: JSON as the commands print it, written by hand: objects of numbers, texts and bytes.
 //!
 //! Keys and values of the store are bytes, and JSON has none. A field `value` whose bytes are UTF-8
-//! is a string; otherwise the field is named `value_base64` instead and holds the bytes in base64 (RFC
-//! 4648, padded). So a reader that only writes text never meets the second form, and nothing is
-//! replaced or lost.
+//! is a string; otherwise the field is named `value_base64` instead and holds the bytes in base64
+//! (RFC 4648, padded). So a reader that only writes text never meets the second form, and nothing
+//! is replaced or lost.
 //!
 //! **Invariants:** what is written parses; keys of an object come in the order they were added.
 //!
@@ -73,7 +73,8 @@ fn string(out: &mut String, text: &str) {
             '\n' => out.push_str("\\n"),
             '\r' => out.push_str("\\r"),
             '\t' => out.push_str("\\t"),
-            // Control characters must be escaped; DEL and the C1 controls would only upset terminals.
+            // Control characters must be escaped; DEL and the C1 controls would only upset
+            // terminals.
             control if control.is_control() => {
                 write!(out, "\\u{:04x}", u32::from(control)).expect("a string takes everything");
             }

@@ -1,8 +1,8 @@
 //! F6: `put`, `get`, `delete`, `cas`, `scan`: one request of the key-value store each.
 //!
 //! A write opens a session, is applied at most once, and closes the session; a read is a query
-//! outside of any session. Values go to stdout as they are, with a newline behind them; with `--json`,
-//! one object on one line (`json.rs` says how bytes that are not text look).
+//! outside of any session. Values go to stdout as they are, with a newline behind them; with
+//! `--json`, one object on one line (`json.rs` says how bytes that are not text look).
 //!
 //! **Invariants:** what was not found and a comparison that failed are exit status 1, whatever else
 //! is printed; a scan is several queries, each answered in one piece, all together in key order.

@@ -1,7 +1,7 @@
 //! F6: `vsr status`: asks every replica at once and says whether the cluster takes requests.
 //!
-//! *Available* means: some replica is primary of its view in status normal, has been born, and enough
-//! replicas are normal in that view for its prepares to be acknowledged.
+//! *Available* means: some replica is primary of its view in status normal, has been born, and
+//! enough replicas are normal in that view for its prepares to be acknowledged.
 //!
 //! **Invariants:** a replica that does not answer within a second is shown as unreachable and holds
 //! nobody up; exit status 0 if and only if available.
