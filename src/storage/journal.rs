@@ -634,6 +634,21 @@ impl Journal {
         if self.header(self.op_max).is_some() { self.op_max } else { self.op_max_scanned() }
     }
 
+    /// Slots whose prepare is not durable here.
+    pub fn dirty_count(&self) -> u32 {
+        self.count(|slot| slot.dirty)
+    }
+
+    /// Slots whose prepare is damaged.
+    pub fn faulty_count(&self) -> u32 {
+        self.count(|slot| slot.faulty)
+    }
+
+    fn count(&self, predicate: impl Fn(&Slot) -> bool) -> u32 {
+        let count = self.slots.iter().filter(|slot| predicate(slot)).count();
+        u32::try_from(count).expect("at most the slots of a geometry")
+    }
+
     /// The op of the durable checkpoint.
     pub fn op_checkpoint(&self) -> Op {
         self.op_checkpoint

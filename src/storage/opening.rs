@@ -22,7 +22,7 @@ use super::layout::{Layout, SUPERBLOCK_COPIES, SUPERBLOCK_COPY_SIZE};
 use super::recovery::{Frame, JournalLost, Outcome, Recovery, Scanned};
 use super::slot::{Place, Redundant, Stored};
 use super::superblock::{
-    CopyInvalid, Superblock, SuperblockCopies, SuperblockCopy, superblock_select,
+    CopyInvalid, Superblock, SuperblockCopies, SuperblockCopy, SuperblockState, superblock_select,
 };
 use super::{ReadResult, Request, Token};
 use crate::constants::{HEADER_SIZE, HEADERS_PER_SECTOR, SECTOR_SIZE};
@@ -173,6 +173,11 @@ impl Opening {
             _ => panic!("not a write of an opening: {token:?}"),
         }
         Ok(())
+    }
+
+    /// The superblock, once it is known: before the first write is asked for.
+    pub fn state(&self) -> Option<&SuperblockState> {
+        self.superblock.as_ref().map(Superblock::state)
     }
 
     /// The open file, once, when there is nothing more to wait for.
