@@ -15,4 +15,8 @@ pub mod store;
 
 pub mod state_machine;
 
+pub mod replica;
+
 pub mod io;
+
+pub mod bus;

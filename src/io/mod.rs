@@ -8,14 +8,23 @@
 //!
 //! *Sockets* are readiness based and edge triggered, exactly as mio is: after an event, `recv`,
 //! `send` or `accept` until `WouldBlock`; spurious events happen; a close or an error shows as
-//! readable and is found by the call. *Files* are completion based: the call queues, the result
-//! comes as an event out of a later [`IO::run`], never inside the call.
+//! readable and is found by the call. A socket that was just opened or accepted is announced too,
+//! with what it is ready for. *Files* are completion based: the call queues, the result comes as an
+//! event out of a later [`IO::run`], never inside the call.
 //!
-//! **Invariants:** no callback, so no reentrancy; ids are never reused while the program runs; every
-//! queued file operation completes exactly once, in any order; time and entropy enter the program
-//! here and nowhere else.
+//! **Invariants:** no callback, so no reentrancy; ids are never reused while the program runs (or not
+//! before billions of others); every queued file operation completes exactly once, in any order; time
+//! and entropy enter the program here and nowhere else. To name a socket that is not open, or is of
+//! the other kind, is a defect of the caller: a panic.
 //!
 //! **Not here:** messages, peers, retries.
+
+mod file;
+mod mio;
+mod socket;
+mod transfer;
+
+pub use self::mio::{MioIO, MioOptions};
 
 use crate::stdx::AlignedBuffer;
 use bytes::Bytes;
@@ -25,7 +34,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::time::Duration;
 
-/// A socket or listener. Never reused while the program runs.
+/// A socket or listener. A closed one is never mistaken for a later one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SocketId(pub u32);
 
@@ -54,14 +63,16 @@ pub enum Event {
         token: FileToken,
         /// The bytes.
         buffer: AlignedBuffer,
-        /// Byte ranges of the buffer that the device could not deliver (EIO, end of file).
+        /// Byte ranges of the buffer that the device could not deliver (EIO, end of file): whole
+        /// sectors, ascending, neither overlapping nor adjacent.
         unreadable: Vec<Range<u32>>,
     },
     /// A write is complete and durable, or failed for good.
     WriteDone {
         /// The caller's token.
         token: FileToken,
-        /// `StorageFull` is the only error a caller may survive.
+        /// `StorageFull` is the only error a caller may survive. After any error, what the sectors
+        /// hold is not known: the old, the new, or some of each.
         result: Result<()>,
     },
     /// The process was asked to end (SIGTERM, SIGINT).
@@ -71,22 +82,24 @@ pub enum Event {
 /// How to open a data file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OpenMode {
-    /// Must not exist yet; read and write, exclusively locked.
+    /// Must not exist yet; read and write, exclusively locked. It is empty, and that it exists is
+    /// durable. When this fails, nothing is left behind.
     Create,
     /// Must exist; read and write, exclusively locked; file and directory are synced first.
     Existing,
-    /// Must exist; read only, not locked.
+    /// Must exist; read only, not locked, so that the file of a running replica can be looked at.
+    /// Direct I/O where there is any.
     ReadOnly,
 }
 
 /// Why a data file could not be opened.
 #[derive(Debug)]
 pub enum OpenError {
-    /// There is no such file.
+    /// There is no such file, or for `Create` no such directory.
     NotFound,
     /// `Create` and it is there already.
     Exists,
-    /// No permission.
+    /// No permission, for the file or for its directory.
     Permission,
     /// Another process holds its lock.
     Locked,
@@ -106,10 +119,10 @@ pub trait IO {
     /// The address is in use or not of this machine.
     fn listen(&mut self, address: SocketAddr) -> Result<(SocketId, SocketAddr)>;
 
-    /// Begins to connect. The first `writable` event ends it; then [`IO::connected`] tells how.
+    /// Begins to connect. A `writable` event ends it; then [`IO::connected`] tells how.
     ///
     /// # Errors
-    /// The attempt could not even begin.
+    /// The attempt could not even begin, or failed at once. There is no socket to close.
     fn connect(&mut self, address: SocketAddr) -> Result<SocketId>;
 
     /// After a `writable` event of a connecting socket: true when it is connected, false when it is
@@ -122,8 +135,9 @@ pub trait IO {
     /// Accepts one connection.
     ///
     /// # Errors
-    /// `WouldBlock` when there is none. Anything else concerns this one connection or the moment:
-    /// the listener stays good.
+    /// `WouldBlock` when there is none, for now. Anything else concerns this one connection or the
+    /// moment (no descriptors left): the listener stays good and is announced again. The caller may
+    /// wait for that or go on to `WouldBlock`, which comes soon.
     fn accept(&mut self, listener: SocketId) -> Result<(SocketId, SocketAddr)>;
 
     /// Receives into `buffer`, which is not empty. 0 is the end of the stream.
@@ -132,38 +146,48 @@ pub trait IO {
     /// `WouldBlock` when nothing is there; else the connection is dead.
     fn recv(&mut self, socket: SocketId, buffer: &mut [u8]) -> Result<usize>;
 
-    /// Sends some of `slices`, which are not empty; returns how many bytes.
+    /// Sends some of `slices`, which are not empty; returns how many bytes, at least 1.
     ///
     /// # Errors
     /// `WouldBlock` when there is no room; else the connection is dead.
     fn send(&mut self, socket: SocketId, slices: &[IoSlice<'_>]) -> Result<usize>;
 
-    /// Closes a socket or listener. No event of it comes after this call.
+    /// Closes a socket or listener. No later [`IO::run`] reports an event of it; what `run` reported
+    /// before and the caller has not looked at may still name it. What was sent is still delivered,
+    /// unless there are received bytes that nobody took: then the peer sees a reset.
     fn close(&mut self, socket: SocketId);
 
-    /// Opens a data file for whole, aligned sectors. Writes are durable when they complete.
+    /// Opens a data file for whole, aligned sectors. Writes are durable when they complete. It stays
+    /// open, and locked, as long as the IO lives. May block for a second, if another process holds
+    /// the lock.
     ///
     /// # Errors
     /// See [`OpenError`].
     fn open_file(&mut self, path: &Path, mode: OpenMode) -> std::result::Result<FileId, OpenError>;
 
-    /// The size of the file in bytes.
+    /// The size of the file, or of the block device, in bytes. Not necessarily whole sectors.
     ///
     /// # Errors
     /// The file system's.
     fn file_size(&mut self, file: FileId) -> Result<u64>;
 
-    /// Queues a read that fills `buffer` from `offset`, a multiple of the sector size.
+    /// Queues a read that fills `buffer` from `offset` bytes, a multiple of the sector size. Reads
+    /// and writes of the same sectors in flight together see each other or do not.
     fn read(&mut self, file: FileId, offset: u64, buffer: AlignedBuffer, token: FileToken);
 
-    /// Queues a write of `sectors` (aligned, whole sectors) at `offset`.
+    /// Queues a write of `sectors` (aligned, whole sectors) at `offset` bytes, a multiple of the
+    /// sector size, to a file that was not opened `ReadOnly`. It may be past the end, which grows
+    /// the file. The queue is not bounded here: its users have bounds of their own.
     fn write(&mut self, file: FileId, offset: u64, sectors: Bytes, token: FileToken);
 
     /// Waits at most `timeout` for something to happen, carries queued file operations forward, and
-    /// appends what happened to `events`. Returns early as soon as there is an event.
+    /// appends what happened to `events`. Returns early as soon as there is an event, and may return
+    /// early without one, while file operations are queued above all. May oversleep by a
+    /// millisecond or so.
     fn run(&mut self, timeout: Duration, events: &mut Vec<Event>);
 
-    /// Nanoseconds on a clock that never goes back, from an arbitrary start.
+    /// Nanoseconds on a clock that never goes back, from an arbitrary start. Not comparable between
+    /// two instances.
     fn monotonic(&mut self) -> u64;
 
     /// Nanoseconds since 1970 on the wall clock, which may be wrong and may jump.

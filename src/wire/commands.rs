@@ -8,9 +8,10 @@
 //!
 //! **Not here:** what a replica does with a command.
 
-use super::header::{COMMAND_SIZE, Header, Invalid};
-use super::types::{ClientId, Field, Op, Parent, PrepareId, View};
-use crate::constants::{HEADER_SIZE, PIPELINE_MAX, REPLICAS_MAX};
+use super::header::{COMMAND_OFFSET, COMMAND_SIZE, Header, Invalid};
+use super::types::{ClientId, Field, Op, Parent, Place, PrepareId, View, layout};
+use super::{Operation, StatusReport};
+use crate::constants::{ENTRY_SIZE, HEADER_SIZE, PIPELINE_MAX, REPLICAS_MAX};
 
 /// The command part of a header: [`Command`] or one command's struct.
 pub trait CommandPart: Copy + std::fmt::Debug {
@@ -23,7 +24,9 @@ pub trait CommandPart: Copy + std::fmt::Debug {
 macro_rules! commands {
     ($(
         $(#[$doc:meta])*
-        $code:literal $name:ident { $( $(#[$field_doc:meta])* $field:ident: $type:ty, )* }
+        $code:literal $name:ident $text:literal {
+            $( $(#[$field_doc:meta])* $field:ident: $type:ty, )*
+        }
     )*) => {
         $(
             $(#[$doc])*
@@ -35,6 +38,9 @@ macro_rules! commands {
                 pub const CODE: u8 = $code;
                 /// The bytes its fields take of the command part.
                 pub const FIELDS_SIZE: usize = 0 $( + <$type as Field>::SIZE )*;
+                /// Its fields as they lie in the header: name, offset and size in bytes.
+                pub const FIELDS: &'static [Place] =
+                    &layout(COMMAND_OFFSET, [$( (stringify!($field), <$type as Field>::SIZE), )*]);
             }
 
             impl CommandPart for $name {
@@ -42,13 +48,11 @@ macro_rules! commands {
                     Self::CODE
                 }
 
-                #[expect(unused_variables, unused_mut, unused_assignments, reason = "a command without fields")]
                 fn put(&self, bytes: &mut [u8]) {
-                    let mut offset = 0;
-                    $(
-                        self.$field.put(&mut bytes[offset..offset + <$type as Field>::SIZE]);
-                        offset += <$type as Field>::SIZE;
-                    )*
+                    let rest = bytes;
+                    $( let (place, rest) = rest.split_at_mut(<$type as Field>::SIZE);
+                    self.$field.put(place); )*
+                    debug_assert!(rest.iter().all(|byte| *byte == 0));
                 }
             }
 
@@ -66,25 +70,26 @@ macro_rules! commands {
         pub enum Command { $( $(#[$doc])* $name($name), )* }
 
         impl Command {
+            /// Every command: its code, its name as the documents write it, and its fields as they
+            /// lie in the header (name, offset, size).
+            pub const LAYOUTS: &'static [(u8, &'static str, &'static [Place])] =
+                &[$( ($code, $text, $name::FIELDS), )*];
+
             /// The command's name as the documents write it.
             pub fn name(&self) -> &'static str {
-                match self { $( Self::$name(_) => stringify!($name), )* }
+                match self { $( Self::$name(_) => $text, )* }
             }
 
-            #[expect(unused_variables, unused_mut, unused_assignments, reason = "a command without fields")]
-            #[expect(clippy::too_many_lines, reason = "one arm a command")]
             pub(super) fn get(code: u8, bytes: &[u8]) -> Result<Self, Invalid> {
                 assert_eq!(bytes.len(), COMMAND_SIZE);
                 match code {
                     $( $code => {
-                        if bytes[$name::FIELDS_SIZE..].iter().any(|byte| *byte != 0) {
+                        let rest = bytes;
+                        $( let (place, rest) = rest.split_at(<$type as Field>::SIZE);
+                        let $field = <$type>::get(place); )*
+                        if rest.iter().any(|byte| *byte != 0) {
                             return Err(Invalid::Field("reserved bytes of the command are not zero"));
                         }
-                        let mut offset = 0;
-                        $(
-                            let $field = <$type>::get(&bytes[offset..offset + <$type as Field>::SIZE]);
-                            offset += <$type as Field>::SIZE;
-                        )*
                         Ok(Self::$name($name { $($field,)* }))
                     } )*
                     _ => Err(Invalid::CommandUnknown(code)),
@@ -106,7 +111,7 @@ macro_rules! commands {
 
 commands! {
     /// Client to replica: one operation of one session. `view`: the client's guess.
-    1 Request {
+    1 Request "request" {
         /// Who asks.
         client: ClientId,
         /// The session, from the reply to `register`; 0 for `register` and for queries.
@@ -118,7 +123,7 @@ commands! {
     }
     /// Primary to backups, and in the journal: a log entry, a batch of requests (VRR §6.2).
     /// `view`: the view in which it was prepared first.
-    2 Prepare {
+    2 Prepare "prepare" {
         /// The prepare before this one.
         parent: Parent,
         /// Its position in the log.
@@ -133,7 +138,7 @@ commands! {
         entry_count: u32,
     }
     /// Backup to primary: the prepare is durable here. `view`: the sender's.
-    3 PrepareOk {
+    3 PrepareOk "prepare_ok" {
         /// Which prepare.
         prepare: PrepareId,
         /// The sender's `commit_min`.
@@ -143,7 +148,7 @@ commands! {
     }
     /// Replica to client: the result of a committed request. `view`: the sender's durable
     /// `log_view`.
-    4 Reply {
+    4 Reply "reply" {
         /// Whose request.
         client: ClientId,
         /// The session; for `register` the new one.
@@ -162,7 +167,7 @@ commands! {
         operation: u8,
     }
     /// Primary to backups: heartbeat and commit number. `view`: the primary's.
-    5 Commit {
+    5 Commit "commit" {
         /// The newest prepare that is known to be committed.
         commit: PrepareId,
         /// The primary's checkpoint.
@@ -175,14 +180,14 @@ commands! {
         timestamp_monotonic: u64,
     }
     /// Backup to primary: the answer to a `commit` in exactly this view.
-    6 CommitOk {
+    6 CommitOk "commit_ok" {
         /// The heartbeat's round.
         round: u64,
     }
     /// Replica to all: a vote to leave `view` for the next one.
-    7 StartViewChange {}
+    7 StartViewChange "start_view_change" {}
     /// Replica to all, on entering `view`: its log's suffix. The body is a [`super::HeaderSet`].
-    8 DoViewChange {
+    8 DoViewChange "do_view_change" {
         /// The op of the first header in the body.
         op: Op,
         /// What the sender has executed.
@@ -199,7 +204,7 @@ commands! {
         nack: u64,
     }
     /// Primary of `view` to all: the view's log. The body is a [`super::HeaderSet`].
-    9 StartView {
+    9 StartView "start_view" {
         /// The head: the op of the first header in the body.
         op: Op,
         /// What is known to be committed.
@@ -210,26 +215,26 @@ commands! {
         nonce: u64,
     }
     /// Replica to the primary of `view`: send me your `start_view`.
-    10 RequestStartView {
+    10 RequestStartView "request_start_view" {
         /// Random, not 0.
         nonce: u64,
     }
     /// Replica to replica: headers of this range, please.
-    11 RequestHeaders {
+    11 RequestHeaders "request_headers" {
         /// First op wanted.
         op_min: Op,
         /// Last op wanted.
         op_max: Op,
     }
     /// The answer: prepare headers in the body, op descending.
-    12 Headers {}
+    12 Headers "headers" {}
     /// Replica to replica: this prepare, please.
-    13 RequestPrepare {
+    13 RequestPrepare "request_prepare" {
         /// Which.
         prepare: PrepareId,
     }
     /// Replica to all others, once a second and when blank more often. `view`: the durable view.
-    14 Ping {
+    14 Ping "ping" {
         /// The sender's monotonic clock, ns; echoed.
         timestamp_monotonic: u64,
         /// What the sender's table of incarnations says of the target; 0 without a table.
@@ -252,21 +257,21 @@ commands! {
         replica_count: u8,
     }
     /// The answer to a ping. `view`: the durable view.
-    15 Pong {
+    15 Pong "pong" {
         /// Of the ping.
         ping_timestamp_monotonic: u64,
         /// The sender's wall clock, ns since 1970.
         timestamp_realtime: u64,
     }
     /// Client to replica: who is primary?
-    16 PingClient {
+    16 PingClient "ping_client" {
         /// Who asks.
         client: ClientId,
         /// The client's monotonic clock, ns; echoed.
         timestamp_monotonic: u64,
     }
     /// The answer. `view`: the durable `log_view`.
-    17 PongClient {
+    17 PongClient "pong_client" {
         /// Whom this answers.
         client: ClientId,
         /// Of the ping.
@@ -277,7 +282,7 @@ commands! {
         replica_count: u8,
     }
     /// Primary to client: the session does not exist (any more). Terminal for the session.
-    18 Eviction {
+    18 Eviction "eviction" {
         /// Whose.
         client: ClientId,
         /// Which session.
@@ -286,7 +291,7 @@ commands! {
         reason: u8,
     }
     /// Replica to client: this request was not taken. Not terminal.
-    19 Reject {
+    19 Reject "reject" {
         /// Whose request.
         client: ClientId,
         /// Its number.
@@ -295,9 +300,9 @@ commands! {
         reason: u8,
     }
     /// Replica to replica: blocks wanted; references in the body.
-    20 RequestBlocks {}
+    20 RequestBlocks "request_blocks" {}
     /// A grid block, on the wire and on disk.
-    21 Block {
+    21 Block "block" {
         /// Its place in the grid.
         index: u64,
         /// The checkpoint interval in which it was written.
@@ -306,12 +311,12 @@ commands! {
         kind: u8,
     }
     /// Operator to replica: how are you?
-    22 RequestStatus {
+    22 RequestStatus "request_status" {
         /// Who asks.
         client: ClientId,
     }
     /// The answer: a `StatusReport` in the body.
-    23 Status {
+    23 Status "status" {
         /// Whom this answers.
         client: ClientId,
     }
@@ -364,6 +369,9 @@ impl Header<Command> {
     ///
     /// Pure and total. Sizes beyond the geometry's message size are the receiver's to refuse.
     pub fn invalid(&self) -> Option<&'static str> {
+        if self.size < HEADER_SIZE {
+            return Some("smaller than its header");
+        }
         if self.replica.0 >= REPLICAS_MAX {
             return Some("replica index out of range");
         }
@@ -376,23 +384,22 @@ impl Header<Command> {
         if self.command.from_client() && (self.replica.0 != 0 || self.incarnation != 0) {
             return Some("a client that claims to be a replica");
         }
+        if self.command.client().is_some_and(|client| client.0 == 0) {
+            return Some("no client");
+        }
         self.invalid_command()
     }
 
     fn invalid_command(&self) -> Option<&'static str> {
-        let headers_max = (PIPELINE_MAX + 1) * HEADER_SIZE;
-        let body_size = self.size - HEADER_SIZE;
+        let body_size = self.body_size();
         match &self.command {
-            Command::Request(request) => request.invalid(),
+            Command::Request(request) => request.invalid(body_size),
             Command::Prepare(prepare) => prepare.invalid(self),
-            Command::PrepareOk(ok) => (ok.prepare.op == 0).then_some("op 0 is never acknowledged"),
-            Command::Reply(reply) => (reply.client.0 == 0).then_some("no client"),
-            Command::DoViewChange(_) | Command::StartView(_) => {
-                let whole = body_size.is_multiple_of(HEADER_SIZE);
-                // The table, then at least the head.
-                (!whole || body_size < 2 * HEADER_SIZE || body_size > HEADER_SIZE + headers_max)
-                    .then_some("not a set of headers")
-            }
+            Command::PrepareOk(ok) => ok.invalid(self.view),
+            Command::Reply(reply) => client_operation(reply.operation).err(),
+            Command::Commit(commit) => (commit.commit.view > self.view).then_some(FROM_LATER_VIEW),
+            Command::DoViewChange(message) => message.invalid(self.view, body_size),
+            Command::StartView(message) => message.invalid(body_size),
             Command::RequestStartView(request) => (request.nonce == 0).then_some("no nonce"),
             Command::RequestHeaders(request) => {
                 (request.op_min > request.op_max).then_some("an empty range")
@@ -400,27 +407,51 @@ impl Header<Command> {
             Command::Headers(_) => {
                 (body_size == 0 || !body_size.is_multiple_of(HEADER_SIZE)).then_some("not headers")
             }
-            Command::Ping(ping) => (ping.replica_count == 0 || ping.replica_count > REPLICAS_MAX)
-                .then_some("replica count out of range"),
-            Command::PingClient(ping) => (ping.client.0 == 0).then_some("no client"),
-            Command::PongClient(pong) => (pong.client.0 == 0).then_some("no client"),
-            Command::Eviction(eviction) => (eviction.client.0 == 0
-                || EvictionReason::from_code(eviction.reason).is_none())
-            .then_some("unknown eviction"),
-            Command::Reject(reject) => (reject.client.0 == 0
-                || RejectReason::from_code(reject.reason).is_none())
-            .then_some("unknown reject"),
-            Command::RequestStatus(request) => (request.client.0 == 0).then_some("no client"),
-            Command::Status(status) => (status.client.0 == 0).then_some("no client"),
-            Command::Commit(_)
-            | Command::CommitOk(_)
+            Command::RequestPrepare(request) => {
+                (request.prepare.op == 0).then_some("everybody knows op 0")
+            }
+            Command::Ping(ping) => replica_count_invalid(ping.replica_count),
+            Command::PongClient(pong) => replica_count_invalid(pong.replica_count),
+            Command::Eviction(eviction) => {
+                EvictionReason::from_code(eviction.reason).is_none().then_some("unknown eviction")
+            }
+            Command::Reject(reject) => {
+                RejectReason::from_code(reject.reason).is_none().then_some("unknown reject")
+            }
+            Command::Status(_) => {
+                (body_size != StatusReport::SIZE).then_some("not the size of a status report")
+            }
+            Command::CommitOk(_)
             | Command::StartViewChange(_)
-            | Command::RequestPrepare(_)
             | Command::Pong(_)
+            | Command::PingClient(_)
             | Command::RequestBlocks(_)
-            | Command::Block(_) => None,
+            | Command::Block(_)
+            | Command::RequestStatus(_) => None,
         }
     }
+}
+
+const FROM_LATER_VIEW: &str = "a prepare of a later view than its messenger's";
+
+/// Headers in a body of `body_size` bytes that is a [`super::HeaderSet`]; `None` if it cannot be.
+fn header_set_count(body_size: u32) -> Option<u32> {
+    // The table, then the head and at most a pipeline below it.
+    let count = (body_size / HEADER_SIZE).checked_sub(1)?;
+    let whole = body_size.is_multiple_of(HEADER_SIZE);
+    (whole && (1..=PIPELINE_MAX + 1).contains(&count)).then_some(count)
+}
+
+fn client_operation(code: u8) -> Result<Operation, &'static str> {
+    match Operation::from_code(code) {
+        Some(operation) if operation.from_client() => Ok(operation),
+        Some(_) => Err("not a client's operation"),
+        None => Err("unknown operation"),
+    }
+}
+
+fn replica_count_invalid(replica_count: u8) -> Option<&'static str> {
+    (!(1..=REPLICAS_MAX).contains(&replica_count)).then_some("replica count out of range")
 }
 
 impl Command {
@@ -439,6 +470,21 @@ impl Command {
         )
     }
 
+    /// The client this message is from or for, for the commands that name one.
+    pub fn client(&self) -> Option<ClientId> {
+        match self {
+            Self::Request(Request { client, .. })
+            | Self::Reply(Reply { client, .. })
+            | Self::PingClient(PingClient { client, .. })
+            | Self::PongClient(PongClient { client, .. })
+            | Self::Eviction(Eviction { client, .. })
+            | Self::Reject(Reject { client, .. })
+            | Self::RequestStatus(RequestStatus { client })
+            | Self::Status(Status { client }) => Some(*client),
+            _ => None,
+        }
+    }
+
     /// Whether a client is the author.
     pub fn from_client(&self) -> bool {
         matches!(self, Self::Request(_) | Self::PingClient(_) | Self::RequestStatus(_))
@@ -446,21 +492,13 @@ impl Command {
 }
 
 impl Request {
-    fn invalid(&self) -> Option<&'static str> {
-        use super::Operation;
-        if self.client.0 == 0 {
-            return Some("no client");
-        }
-        match Operation::from_code(self.operation) {
-            Some(Operation::Register) => (self.session != 0 || self.request != 0)
-                .then_some("register is request 0 of no session"),
-            Some(Operation::Apply | Operation::Deregister) => {
-                (self.session == 0 || self.request == 0).then_some("a request outside of a session")
-            }
-            Some(Operation::Query) => (self.session != 0).then_some("a query in a session"),
-            Some(Operation::Genesis | Operation::Noop) => Some("not a client's operation"),
-            None => Some("unknown operation"),
-        }
+    fn invalid(&self, body_size: u32) -> Option<&'static str> {
+        let Self { client, session, request, operation } = *self;
+        let operation = match client_operation(operation) {
+            Ok(operation) => operation,
+            Err(reason) => return Some(reason),
+        };
+        operation.invalid(client, session, request, body_size)
     }
 }
 
@@ -468,14 +506,57 @@ impl Prepare {
     fn invalid(&self, header: &Header<Command>) -> Option<&'static str> {
         if self.op == 0 {
             let root = Header::root(header.cluster);
-            return (header.checksum != root.checksum).then_some("not the root");
+            return (header.with(*self) != root).then_some("not the root");
         }
         if self.entry_count == 0 {
             return Some("a prepare without entries");
         }
+        if u64::from(header.body_size()) < u64::from(self.entry_count) * u64::from(ENTRY_SIZE) {
+            return Some("more entries than the body can hold");
+        }
         if self.commit >= self.op {
             return Some("a prepare that commits itself");
         }
+        if self.parent.view > header.view {
+            return Some("a parent of a later view");
+        }
+        if self.timestamp.checked_add(u64::from(self.entry_count)).is_none() {
+            return Some("a timestamp at the end of time");
+        }
         None
+    }
+}
+
+impl PrepareOk {
+    fn invalid(&self, view: View) -> Option<&'static str> {
+        if self.prepare.op == 0 {
+            return Some("op 0 is never acknowledged");
+        }
+        (self.prepare.view > view).then_some(FROM_LATER_VIEW)
+    }
+}
+
+impl DoViewChange {
+    fn invalid(&self, view: View, body_size: u32) -> Option<&'static str> {
+        let Some(count) = header_set_count(body_size) else {
+            return Some("not a set of headers");
+        };
+        assert!(count < u64::BITS);
+        if (self.present | self.nack) >> count != 0 {
+            return Some("a bit without a header");
+        }
+        if self.log_view > view {
+            return Some("a log of a later view");
+        }
+        (self.commit_min > self.commit_max).then_some("executed more than is committed")
+    }
+}
+
+impl StartView {
+    fn invalid(&self, body_size: u32) -> Option<&'static str> {
+        if header_set_count(body_size).is_none() {
+            return Some("not a set of headers");
+        }
+        (self.commit_max > self.op).then_some("committed beyond the head")
     }
 }

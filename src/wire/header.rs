@@ -14,6 +14,11 @@
 //!
 //! **Invariants:** [`Header::decode`] of [`Header::encode`] is the identity; what decodes has a right
 //! checksum, this protocol version, a known command, zero reserved bytes and no `invalid` reason.
+//! The places of `checksum` and `protocol` are the same in every version, so that a peer of another
+//! one can be named.
+//!
+//! **Not here:** what the fields of a command mean; the largest size and the right cluster, which
+//! only a receiver knows.
 
 use super::commands::{Command, CommandPart};
 use super::types::{ClusterId, Field, PrepareId, ReplicaIndex, View};
@@ -71,6 +76,13 @@ pub enum Invalid {
     Protocol(u16),
     /// A command code this version does not know.
     CommandUnknown(u8),
+    /// The message belongs to another cluster.
+    Cluster {
+        /// The cluster it names.
+        theirs: ClusterId,
+        /// The cluster of whoever received it.
+        ours: ClusterId,
+    },
     /// A field has a value no correct author writes.
     Field(&'static str),
     /// The header claims this size, which is impossible or not what is there.
@@ -86,6 +98,9 @@ impl fmt::Display for Invalid {
                 write!(f, "peer speaks protocol {theirs}, this is {PROTOCOL}")
             }
             Self::CommandUnknown(code) => write!(f, "unknown command {code}"),
+            Self::Cluster { theirs, ours } => {
+                write!(f, "peer belongs to cluster {theirs}, this is {ours}")
+            }
             Self::Field(reason) => write!(f, "{reason}"),
             Self::Size(size) => write!(f, "impossible size {size}"),
         }
@@ -140,6 +155,7 @@ impl<C: CommandPart> Header<C> {
 
     /// The size of the body, in bytes.
     pub fn body_size(&self) -> u32 {
+        assert!(self.size >= HEADER_SIZE);
         self.size - HEADER_SIZE
     }
 }

@@ -5,7 +5,10 @@
 //! zeros to whole sectors, so that direct I/O takes it as it is.
 //!
 //! **Invariants:** `buffer[..128]` encodes `header`; `header.size <= buffer.len()`; the body's
-//! checksum is right.
+//! checksum is right; what follows in the buffer up to the end of the sector is zero.
+//!
+//! **Not here:** the structure of bodies. Whoever uses one asks [`super::Entries::check`],
+//! [`super::HeaderSet::decode`] or [`super::StatusReport::decode`].
 
 use super::commands::Command;
 use super::header::{Author, Header, Invalid};
@@ -24,16 +27,20 @@ impl Message {
     /// A message of `author` with a copy of `body`.
     pub fn new(author: &Author, command: impl Into<Command>, body: &[u8]) -> Self {
         let header = Header::seal(author, command.into(), body);
+        assert_eq!(header.invalid(), None, "{}", header.command.name());
         let mut bytes = Vec::with_capacity(header.size as usize);
         bytes.extend_from_slice(&header.encode());
         bytes.extend_from_slice(body);
         Self { header, buffer: Bytes::from(bytes) }
     }
 
-    /// Takes bytes that begin with a header, and validates header and body.
+    /// Takes bytes that begin with a header, and validates header and body. More bytes may follow:
+    /// up to the end of the message's last sector they must be zero, beyond it they are not looked
+    /// at.
     ///
     /// # Errors
-    /// Those of [`Header::decode`]; fewer bytes than the header says; a wrong body checksum.
+    /// Those of [`Header::decode`]; fewer bytes than the header says; a wrong body checksum; padding
+    /// that is not zero.
     pub fn decode(buffer: Bytes) -> Result<Self, Invalid> {
         let head = buffer.first_chunk().ok_or(Invalid::Size(0))?;
         let header = Header::decode(head)?;
@@ -43,14 +50,17 @@ impl Message {
     /// Completes a message whose header was decoded from the first 128 bytes of `buffer` already.
     ///
     /// # Errors
-    /// Fewer bytes than the header says; a wrong body checksum.
+    /// Fewer bytes than the header says; a wrong body checksum; padding that is not zero.
     pub fn from_parts(header: Header, buffer: Bytes) -> Result<Self, Invalid> {
+        let size = header.size as usize;
+        let body = buffer.get(HEADER_SIZE as usize..size).ok_or(Invalid::Size(header.size))?;
         debug_assert_eq!(buffer[..HEADER_SIZE as usize], header.encode());
-        let body = buffer
-            .get(HEADER_SIZE as usize..header.size as usize)
-            .ok_or(Invalid::Size(header.size))?;
         if crc32c::crc32c(body) != header.checksum_body {
             return Err(Invalid::ChecksumBody);
+        }
+        let padding_end = size.next_multiple_of(SECTOR_SIZE as usize).min(buffer.len());
+        if buffer[size..padding_end].iter().any(|byte| *byte != 0) {
+            return Err(Invalid::Field("padding up to the end of the sector is not zero"));
         }
         Ok(Self { header, buffer })
     }
@@ -111,6 +121,11 @@ impl MessageBuilder {
         Self { buffer, size: HEADER_SIZE as usize }
     }
 
+    /// Bytes in the body.
+    pub fn body_size(&self) -> u32 {
+        u32::try_from(self.size).expect("bounded by the message size") - HEADER_SIZE
+    }
+
     /// Appends to the body. It must fit.
     pub fn append(&mut self, bytes: &[u8]) {
         self.buffer.as_mut()[self.size..self.size + bytes.len()].copy_from_slice(bytes);
@@ -122,6 +137,7 @@ impl MessageBuilder {
         let body = &self.buffer.as_ref()[HEADER_SIZE as usize..self.size];
         let header = Header::seal(author, command.into(), body);
         assert_eq!(header.size as usize, self.size);
+        assert_eq!(header.invalid(), None, "{}", header.command.name());
         self.buffer.as_mut()[..HEADER_SIZE as usize].copy_from_slice(&header.encode());
         Message { header, buffer: self.buffer.freeze() }
     }

@@ -15,14 +15,21 @@
 
 mod commands;
 mod entry;
+mod framing;
 mod header;
 mod message;
+mod status;
 mod table;
 mod types;
 
 pub use commands::*;
 pub use entry::{Entries, Entry, EntryInvalid, Operation};
+pub use framing::{RECEIVE_BUFFER_SIZE, Receiver};
 pub use header::{Author, Header, Invalid};
 pub use message::{Message, MessageBuilder};
-pub use table::{HeaderSet, IncarnationTable};
-pub use types::{ClientId, ClusterId, Op, Parent, PrepareId, ReplicaIndex, View};
+pub use status::{ReplicaStatus, StatusReport};
+pub use table::{HeaderSet, IncarnationTable, decode_headers};
+pub use types::{ClientId, ClusterId, Op, Parent, Place, PrepareId, ReplicaIndex, View};
+
+#[cfg(test)]
+mod tests;

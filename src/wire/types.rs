@@ -3,6 +3,11 @@
 //! `Op` is an alias and not a new type: op and commit numbers live in arithmetic with each other and
 //! with constants of the geometry, and wrapping would hide the formulas. Whatever must not be mixed
 //! up (a view is not a replica) is a type of its own.
+//!
+//! **Invariants:** a field has one fixed size; integers are little-endian; any bytes of that size
+//! are a value, so that reading cannot fail and every rule about values is in `invalid`.
+//!
+//! **Not here:** which fields a command has (`commands`), and in which order.
 
 use std::fmt;
 
@@ -112,6 +117,25 @@ pub(super) trait Field: Copy {
     fn get(bytes: &[u8]) -> Self;
 }
 
+/// Where a field lies: its name, its offset from the start of what it lies in, and its size, bytes.
+pub type Place = (&'static str, usize, usize);
+
+/// The places of fields of these names and sizes that lie one after the other from `offset` on.
+pub(super) const fn layout<const N: usize>(
+    mut offset: usize,
+    fields: [(&'static str, usize); N],
+) -> [Place; N] {
+    let mut places = [("", 0, 0); N];
+    let mut index = 0;
+    while index < N {
+        let (name, size) = fields[index];
+        places[index] = (name, offset, size);
+        offset += size;
+        index += 1;
+    }
+    places
+}
+
 macro_rules! field_integer {
     ($($integer:ty),*) => {$(
         impl Field for $integer {
@@ -125,7 +149,7 @@ macro_rules! field_integer {
         }
     )*};
 }
-field_integer!(u8, u32, u64, u128);
+field_integer!(u8, u32, u64, i64, u128);
 
 macro_rules! field_wrapper {
     ($($wrapper:ident($integer:ty)),*) => {$(

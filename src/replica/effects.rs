@@ -1,0 +1,37 @@
+//! F5: what the replica wants done, as data. The server drains it after every input.
+//!
+//! There is no order between the kinds, and none is needed: nothing is *sent* here that must wait
+//! for something *written* here. What must wait is only pushed when the write has come back, so
+//! "durable before sent" can be read off the handlers.
+//!
+//! **Invariants:** the lengths are bounded by what one input can cause, asserted by the server.
+
+use crate::fatal::Fatal;
+use crate::storage::Request;
+use crate::wire::{ClientId, Message, ReplicaIndex};
+
+/// The outputs of one input.
+#[derive(Debug, Default)]
+pub struct Effects {
+    /// Reads and writes of the data file.
+    pub requests: Vec<Request>,
+    /// Messages to other replicas; sharing, not copying.
+    pub sends: Vec<(ReplicaIndex, Message)>,
+    /// Messages to clients.
+    pub client_sends: Vec<(ClientId, Message)>,
+    /// A committed prepare to execute, at most one: answered by `Replica::on_commit_done`.
+    pub commit: Option<Message>,
+    /// The process must end.
+    pub fatal: Option<Fatal>,
+}
+
+impl Effects {
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.requests.is_empty()
+            && self.sends.is_empty()
+            && self.client_sends.is_empty()
+            && self.commit.is_none()
+            && self.fatal.is_none()
+    }
+}

@@ -1,0 +1,352 @@
+//! F5: executes committed prepares: owns the store, the state machine and the sessions.
+//!
+//! ```text
+//!   committed prepare          for each entry, in order
+//!   ┌───────┬───────┬───┐      ┌──────────┐ execute ┌───────────────┐ Ok     ┌────────────────┐
+//!   │entry 0│entry 1│ … │ ───► │ sessions ├────────►│ state machine ├───────►│ commit overlay │
+//!   └───────┴───────┴───┘      └────┬─────┘         └───┬───────┬───┘        │ store reply    │
+//!                         reply, evict, nothing         │       │ rejected   └────────────────┘
+//!                                                       │       └──► abandon overlay, store a
+//!                                           suspended ◄─┘            reply with a code
+//!                                           abandon overlay; the same entry again later
+//! ```
+//!
+//! What the table of sessions said when the request was taken does not bind: the entries of a batch
+//! are decided one by one here, each after all before it. So a duplicate within a batch finds its
+//! original executed, and a request behind the eviction of its session finds no session.
+//!
+//! **Invariants:** the store and the sessions are a function of the committed prepares from op 1 on,
+//! and so are the replies; ops are executed in order, each entry exactly once; an attempt that is
+//! suspended leaves nothing behind; between entries the store is settled.
+//!
+//! **Not here:** which prepares are committed; genesis, which changes the replica and not the
+//! state machine; what is gathered or prepared.
+
+use super::sessions::{Decision, RequestId, Sessions, StoredReply};
+use crate::constants::{HEADER_SIZE, REPLY_BODY_SIZE_MAX};
+use crate::state_machine::{
+    Context, RESULT_INVALID, RESULT_OK, RESULT_REPLY_TOO_LARGE, RESULT_RESERVED_MIN,
+    RESULT_STOP_INVALID, Reply, StateMachine,
+};
+use crate::storage::Geometry;
+use crate::store::{Digest, Stop, Store};
+use crate::wire::{
+    ClientId, Entries, Entry, EvictionReason, Header, Message, Op, Operation, RejectReason, Request,
+};
+use bytes::Bytes;
+
+/// What to do with a request that has come in.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// It may be taken.
+    Accept,
+    /// It is executed already, with this reply.
+    Reply(Box<StoredReply>),
+    /// Nothing, for this reason.
+    Ignore(&'static str),
+    /// Its session is over.
+    Evict(EvictionReason),
+    /// It cannot be taken.
+    Reject(RejectReason),
+}
+
+/// What a client is to be told after a commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClientReply {
+    /// The result of its request.
+    Reply(StoredReply),
+    /// Its request was not executed, because its session is over.
+    Evicted {
+        /// Whose.
+        client: ClientId,
+        /// The session that the request named.
+        session: u64,
+        /// Why.
+        reason: EvictionReason,
+    },
+}
+
+/// How far a commit came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum CommitOutcome {
+    /// All entries are executed.
+    Done,
+    /// The store must load something first: then `commit` the same prepare again, and it goes on
+    /// where it stopped.
+    Suspended,
+}
+
+/// The store, the state machine and the sessions, behind the log.
+#[derive(Debug)]
+pub struct Executor<S: StateMachine> {
+    state_machine: S,
+    store: Store,
+    sessions: Sessions,
+    /// The last prepare of which all entries are executed.
+    op: Op,
+    /// How many entries of the prepare after it are executed.
+    entries_done: u32,
+    request_size_max: u32,
+    /// Replies in sessions, which are stored.
+    reply_size_max: u32,
+    /// Replies to queries, which are not.
+    query_reply_size_max: u32,
+}
+
+/// An attempt at an entry was suspended and abandoned.
+#[derive(Debug)]
+struct Suspended;
+
+/// An entry, and where in the log it is.
+#[derive(Clone, Copy)]
+struct Placed<'a> {
+    entry: &'a Entry,
+    body: &'a [u8],
+    op: Op,
+    /// From 0, in its prepare.
+    index: u32,
+    /// Its own.
+    timestamp: u64,
+}
+
+impl<S: StateMachine> Executor<S> {
+    /// An executor that has executed nothing. `geometry` is valid.
+    pub fn new(state_machine: S, geometry: &Geometry) -> Self {
+        assert_eq!(geometry.invalid(), None);
+        let message_body_size_max = geometry.message_size - HEADER_SIZE;
+        Self {
+            state_machine,
+            store: Store::new(),
+            sessions: Sessions::new(geometry.clients_max),
+            op: 0,
+            entries_done: 0,
+            request_size_max: geometry.request_size_max(),
+            reply_size_max: REPLY_BODY_SIZE_MAX.min(message_body_size_max),
+            query_reply_size_max: message_body_size_max,
+        }
+    }
+
+    /// The last op that is executed; 0 before the first.
+    pub fn op(&self) -> Op {
+        self.op
+    }
+
+    /// The number of open sessions.
+    pub fn sessions_count(&self) -> u32 {
+        self.sessions.count()
+    }
+
+    /// A checksum over the store and the sessions, equal on replicas that have executed the same
+    /// log up to the same op. Its cost is the size of both.
+    pub fn digest(&self) -> u64 {
+        assert_eq!(self.entries_done, 0, "in the middle of a prepare");
+        let mut digest = Digest::new();
+        digest.u64(self.op);
+        digest.u64(self.store.digest());
+        self.sessions.digest(&mut digest);
+        digest.finish()
+    }
+
+    /// What committed state says of a request, before it is gathered (primary) or forwarded
+    /// (backup). Changes nothing.
+    ///
+    /// An eviction or an `Ignore` speaks of the log up to [`Self::op`] only: it is not to be acted
+    /// upon while the log beyond holds entries of that client.
+    pub fn admit(&self, header: &Header<Request>, body: &[u8]) -> Admission {
+        assert_eq!(header.body_size() as usize, body.len());
+        let Some(id) = RequestId::of(header) else {
+            return Admission::Reject(RejectReason::Invalid);
+        };
+        if id.client.0 == 0 {
+            return Admission::Ignore("a request of nobody");
+        }
+        if header.body_size() > self.request_size_max {
+            return Admission::Reject(RejectReason::TooLarge);
+        }
+        match id.operation {
+            Operation::Noop | Operation::Genesis => Admission::Reject(RejectReason::Invalid),
+            Operation::Query => self.admit_valid(id.operation, body),
+            Operation::Register | Operation::Deregister | Operation::Apply => {
+                match self.sessions.decide(&id) {
+                    Decision::Execute => self.admit_valid(id.operation, body),
+                    Decision::Reply(reply) => Admission::Reply(Box::new(reply.clone())),
+                    Decision::Evict(reason) => Admission::Evict(reason),
+                    Decision::Ignore(reason) => Admission::Ignore(reason),
+                }
+            }
+        }
+    }
+
+    fn admit_valid(&self, operation: Operation, body: &[u8]) -> Admission {
+        if self.valid(operation, body) {
+            Admission::Accept
+        } else {
+            Admission::Reject(RejectReason::Invalid)
+        }
+    }
+
+    /// Whether the body is one that the operation may have.
+    fn valid(&self, operation: Operation, body: &[u8]) -> bool {
+        match operation {
+            Operation::Register | Operation::Deregister => body.is_empty(),
+            Operation::Apply | Operation::Query => self.state_machine.validate(body).is_ok(),
+            Operation::Noop | Operation::Genesis => false,
+        }
+    }
+
+    /// Executes the entries of `prepare`, which is committed, is the one after [`Self::op`], and
+    /// has a body that passed [`Entries::check`]. Pushes what clients are to be told; after
+    /// [`CommitOutcome::Suspended`] that is final for the entries it speaks of.
+    pub fn commit(&mut self, prepare: &Message, replies: &mut Vec<ClientReply>) -> CommitOutcome {
+        let header = prepare.prepare_header();
+        assert_eq!(header.op(), self.op + 1);
+        assert!(self.store.is_settled());
+        let mut entries = Entries::new(prepare.body());
+        for _ in 0..self.entries_done {
+            let done = entries.next();
+            assert!(done.is_some(), "the prepare is the one that was suspended");
+        }
+        for item in entries {
+            let (entry, body) = item.expect("checked when the prepare came in");
+            let index = self.entries_done;
+            let timestamp = header
+                .command
+                .timestamp
+                .checked_add(u64::from(index))
+                .expect("timestamps end in the year 2554");
+            let placed = Placed { entry: &entry, body, op: header.op(), index, timestamp };
+            match self.commit_entry(&placed) {
+                Ok(reply) => replies.extend(reply),
+                Err(Suspended) => return CommitOutcome::Suspended,
+            }
+            assert!(self.store.is_settled());
+            self.entries_done += 1;
+        }
+        assert_eq!(self.entries_done, header.command.entry_count);
+        self.entries_done = 0;
+        self.op = header.op();
+        CommitOutcome::Done
+    }
+
+    fn commit_entry(&mut self, placed: &Placed<'_>) -> Result<Option<ClientReply>, Suspended> {
+        let entry = placed.entry;
+        if entry.client.0 == 0 {
+            // The protocol's own. A request of nobody has nobody to answer.
+            return Ok(None);
+        }
+        match entry.operation {
+            Operation::Noop | Operation::Genesis => Ok(None),
+            Operation::Query => {
+                let (result, body) = self.run(placed)?;
+                Ok(Some(ClientReply::Reply(placed.reply(0, result, body))))
+            }
+            Operation::Register | Operation::Deregister | Operation::Apply => {
+                match self.sessions.decide(&placed.request_id()) {
+                    Decision::Execute => self.execute(placed).map(Some),
+                    Decision::Reply(reply) => Ok(Some(ClientReply::Reply(reply.clone()))),
+                    Decision::Evict(reason) => {
+                        let Entry { client, session, .. } = *entry;
+                        Ok(Some(ClientReply::Evicted { client, session, reason }))
+                    }
+                    Decision::Ignore(_) => Ok(None),
+                }
+            }
+        }
+    }
+
+    /// Executes what the sessions said to execute, and enters it into them.
+    fn execute(&mut self, placed: &Placed<'_>) -> Result<ClientReply, Suspended> {
+        let reply = match placed.entry.operation {
+            Operation::Register => {
+                if self.valid(Operation::Register, placed.body) {
+                    let reply = placed.reply(placed.op, RESULT_OK, Bytes::new());
+                    self.sessions.register(reply.clone(), placed.index);
+                    reply
+                } else {
+                    // There is no session that could keep it: it is told again each time it comes.
+                    placed.reply(0, RESULT_INVALID, Bytes::new())
+                }
+            }
+            Operation::Deregister if self.valid(Operation::Deregister, placed.body) => {
+                self.sessions.deregister(placed.entry.client);
+                placed.reply(placed.entry.session, RESULT_OK, Bytes::new())
+            }
+            // A deregister that is left here is not valid, and `run` says so.
+            Operation::Apply | Operation::Deregister => {
+                let (result, body) = self.run(placed)?;
+                let reply = placed.reply(placed.entry.session, result, body);
+                self.sessions.record(reply.clone(), placed.index);
+                reply
+            }
+            Operation::Noop | Operation::Genesis | Operation::Query => {
+                unreachable!("not an operation of a session")
+            }
+        };
+        Ok(ClientReply::Reply(reply))
+    }
+
+    /// Lets the state machine carry out the entry: the result and the reply. What it wrote is in the
+    /// store exactly if the result is [`RESULT_OK`].
+    fn run(&mut self, placed: &Placed<'_>) -> Result<(u32, Bytes), Suspended> {
+        assert!(self.store.is_settled());
+        let operation = placed.entry.operation;
+        if !self.valid(operation, placed.body) {
+            // The primary that prepared it had another idea of what is valid.
+            return Ok((RESULT_INVALID, Bytes::new()));
+        }
+        let mut reply;
+        let outcome = match operation {
+            Operation::Apply => {
+                reply = Reply::new(self.reply_size_max);
+                let context = Context { op: placed.op, timestamp: placed.timestamp };
+                self.state_machine.apply(&mut self.store, &context, placed.body, &mut reply)
+            }
+            Operation::Query => {
+                reply = Reply::new(self.query_reply_size_max);
+                self.state_machine.query(&self.store, placed.body, &mut reply)
+            }
+            _ => unreachable!("not an operation of the state machine"),
+        };
+        // Whatever the state machine made of a suspended access, it has not seen the store.
+        let suspended = self.store.is_suspended();
+        let result = match outcome {
+            Ok(()) if !reply.is_too_large() => RESULT_OK,
+            Ok(()) => RESULT_REPLY_TOO_LARGE,
+            Err(Stop::Reject(code)) if (1..RESULT_RESERVED_MIN).contains(&code) => code,
+            // A code that is not its own, or a suspension that the store knows nothing of.
+            Err(Stop::Reject(_) | Stop::Suspend) => RESULT_STOP_INVALID,
+        };
+        if suspended || (result == RESULT_OK && self.store.commit_overlay().is_err()) {
+            self.store.abandon_overlay();
+            return Err(Suspended);
+        }
+        if result == RESULT_OK {
+            // Boxed, because a stored reply is kept and should not keep spare capacity with it.
+            return Ok((RESULT_OK, Bytes::from(reply.bytes.into_boxed_slice())));
+        }
+        self.store.abandon_overlay();
+        Ok((result, Bytes::new()))
+    }
+}
+
+impl Placed<'_> {
+    fn request_id(&self) -> RequestId {
+        let Entry { client, session, request, checksum, operation, .. } = *self.entry;
+        RequestId { client, session, request, operation, checksum }
+    }
+
+    fn reply(&self, session: u64, result: u32, body: Bytes) -> StoredReply {
+        StoredReply {
+            client: self.entry.client,
+            session,
+            request: self.entry.request,
+            op: self.op,
+            timestamp: self.timestamp,
+            request_checksum: self.entry.checksum,
+            result,
+            operation: self.entry.operation,
+            body,
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! F5: how a cluster is born, and what a file that was not there may not do.
+//!
+//! ```text
+//!   blank files ping ──► replica 0 has heard all R ──► prepares op 1 = genesis{incarnations}
+//!     ──► all R acknowledge it ──► committed ──► table durable: born, votes from here on
+//! ```
+//!
+//! **Invariants:** a blank file acknowledges nothing but an op 1 that names it, and never votes. The
+//! genesis is prepared by replica 0 in view 0 only, is the same bytes each time (so a restart may
+//! prepare it again), commits only when all have acknowledged it, and no op 2 exists before that.
+//! Two different geneses therefore never both commit: each needs every replica of view 0.
+//!
+//! **Not here:** replacing a lost file.
+
+use super::{InFlight, Replica, Status};
+use crate::fatal::{Fatal, FatalKind};
+use crate::replica::Effects;
+use crate::wire::{
+    ClientId, Entries, Entry, Header, IncarnationTable, Message, MessageBuilder, Operation, Ping,
+    Prepare, PrepareId, ReplicaIndex, View,
+};
+
+/// Every so many pings an unborn replica says what it waits for.
+const PINGS_PER_COMPLAINT: u64 = 50;
+
+impl Replica {
+    /// What a ping says of this file, and of its author's.
+    pub(super) fn on_ping_incarnation(&mut self, header: &Header<Ping>, effects: &mut Effects) {
+        let known_as = header.command.incarnation_target;
+        if self.is_born() {
+            return;
+        }
+        if known_as == 0 {
+            self.heard[header.replica.index()] = header.incarnation;
+            self.primary_prepare_genesis(effects);
+        } else if known_as != self.incarnation {
+            effects.fatal = Some(self.fatal_replaced());
+        }
+    }
+
+    pub(super) fn fatal_replaced(&self) -> Fatal {
+        Fatal::new(
+            FatalKind::Replaced,
+            format!(
+                "replica {}: the cluster knows this replica by another data file (incarnation \
+                 {:016x} is not a member): a lost file must not be formatted again, it has \
+                 forgotten what it promised; bring the old file back, or run `vsr recover \
+                 --replica={}`",
+                self.replica, self.incarnation, self.replica
+            ),
+        )
+    }
+
+    /// Replica 0, once it has heard everybody.
+    pub(super) fn primary_prepare_genesis(&mut self, effects: &mut Effects) {
+        if self.is_born() || self.replica != ReplicaIndex(0) || self.status != Status::Normal {
+            return;
+        }
+        // One replica raises its view at every open.
+        if (self.view != View(0) && !self.solo()) || !self.pipeline.is_empty() {
+            return;
+        }
+        if self.commit_max > 0 {
+            return;
+        }
+        self.heard[0] = self.incarnation;
+        let incarnations = self.heard;
+        if incarnations[..usize::from(self.replica_count)].contains(&0) {
+            return;
+        }
+        let message = self.genesis(IncarnationTable { op: 1, incarnations });
+        let id = message.prepare_header().id();
+        if self.op == 0 {
+            log::info!("{self}: all {} replicas have met: preparing the genesis", self.replica_count);
+            return self.primary_prepare(message, effects);
+        }
+        assert_eq!(self.op, 1, "no op 2 before the genesis is committed");
+        if self.journal.header(1).map(Header::id) != Some(id) {
+            log::error!(
+                "{self}: the genesis in the log names other data files: a file was lost before the \
+                 cluster was born; nothing was acknowledged: format all replicas anew"
+            );
+            return;
+        }
+        self.pipeline.push_back(InFlight { id, oks: 0 });
+        self.take_prepare(&message, effects);
+        self.broadcast(&message, effects);
+        self.timeouts.prepare.start_if_stopped(&mut self.prng);
+        self.acknowledge(&id, effects);
+    }
+
+    /// The genesis: the same bytes for the same table.
+    fn genesis(&self, table: IncarnationTable) -> Message {
+        let body = table.encode();
+        let entry = Entry {
+            client: ClientId(0),
+            session: 0,
+            request: 0,
+            size: u32::try_from(body.len()).expect("128"),
+            checksum: crc32c::crc32c(&body),
+            operation: Operation::Genesis,
+        };
+        let mut builder = MessageBuilder::new(crate::constants::ENTRY_SIZE + entry.size);
+        builder.append(&entry.encode());
+        builder.append(&body);
+        let prepare = Prepare {
+            parent: Header::root(self.cluster).id().as_parent(),
+            op: 1,
+            commit: 0,
+            timestamp: 0,
+            checkpoint_id: 0,
+            entry_count: 1,
+        };
+        builder.seal(&self.author(), prepare)
+    }
+
+    /// The table in a genesis.
+    fn genesis_table(message: &Message) -> Option<IncarnationTable> {
+        let (entry, bytes) = Entries::new(message.body()).next()?.ok()?;
+        if entry.operation != Operation::Genesis {
+            return None;
+        }
+        IncarnationTable::decode(bytes.first_chunk()?).ok().filter(|table| table.op == 1)
+    }
+
+    /// Whether the message is a genesis with this very file in it; remembered for `acknowledge`.
+    pub(super) fn genesis_names_me(&mut self, message: &Message) -> bool {
+        let header = message.prepare_header();
+        let named = header.op() == 1
+            && Self::genesis_table(message)
+                .is_some_and(|table| table.names(self.replica, self.incarnation));
+        if named {
+            self.genesis_named = Some(header.id());
+        }
+        named
+    }
+
+    /// The one thing a blank file may acknowledge.
+    pub(super) fn may_acknowledge_genesis(&self, id: &PrepareId) -> bool {
+        let primary_of_one = self.solo() || self.view == View(0);
+        id.op == 1 && primary_of_one && self.genesis_named == Some(*id)
+    }
+
+    /// Op 1 was executed: the cluster is born, as soon as that is durable.
+    pub(super) fn on_genesis_committed(&mut self, message: &Message, effects: &mut Effects) {
+        let table = Self::genesis_table(message).expect("op 1 is the genesis");
+        if self.is_born() {
+            return; // Executed again after a restart.
+        }
+        if !table.names(self.replica, self.incarnation) {
+            effects.fatal = Some(self.fatal_replaced());
+            return;
+        }
+        log::info!("{self}: the cluster is born");
+        self.table = table;
+        self.head.table = table;
+        self.persist(effects);
+    }
+
+    /// Whom an unborn replica waits for, said now and then.
+    pub(super) fn complain_unborn(&self, pings: u64) {
+        if self.is_born() || !pings.is_multiple_of(PINGS_PER_COMPLAINT) {
+            return;
+        }
+        if self.replica == ReplicaIndex(0) && self.status == Status::Normal {
+            let missing: Vec<_> = self
+                .others()
+                .filter(|replica| self.heard[replica.index()] == 0)
+                .map(|replica| replica.to_string())
+                .collect();
+            log::warn!(
+                "{self}: the cluster is born when all {} replicas have met; not heard yet: {}",
+                self.replica_count,
+                if missing.is_empty() { "none".to_owned() } else { missing.join(", ") }
+            );
+        } else {
+            log::warn!("{self}: not a member yet: waiting for replica 0 and all others");
+        }
+    }
+}

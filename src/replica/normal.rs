@@ -1,0 +1,603 @@
+//! F5: normal operation (VRR §4.1, §6.2): requests gather, a prepare is sealed, replicated,
+//! acknowledged, committed.
+//!
+//! ```text
+//!   client        primary                     backup
+//!     │ request      │                           │
+//!     ├─────────────►│ gather … end of turn: seal│
+//!     │              ├──────── prepare ─────────►│
+//!     │              │ write ‖                   │ write, then its redundant header
+//!     │              │◄─────── prepare_ok ───────┤
+//!     │◄── reply ────┤ quorum: commit, execute   │
+//!     │              ├─ commit (heartbeat) ─────►│ execute
+//! ```
+//!
+//! **Invariants:** at most P prepares are in flight, at most up to `commit_max + P`; op 2 is not
+//! prepared before op 1 (the genesis) is committed; a `prepare_ok` is born only in
+//! `on_prepare_durable` and `send_prepare_oks`, of prepares that are durable; the primary commits in
+//! op order.
+//!
+//! **Not here:** at-most-once beyond what is in flight: the table of sessions is the executor's.
+
+use super::{InFlight, Replica, Status};
+use crate::constants::{ENTRY_SIZE, HEADER_SIZE};
+use crate::replica::Effects;
+use crate::replica::clock;
+use crate::wire::{
+    ClientId, Command, Commit, Entries, Entry, Header, Message, MessageBuilder, Op, Operation,
+    PongClient, Prepare, PrepareId, PrepareOk, Reject, RejectReason, ReplicaIndex, Request,
+};
+
+/// What to do with a request of a client: decided by the replica's place, before the sessions are
+/// asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Route {
+    /// The primary: ask the sessions, then `gather`.
+    Primary,
+    /// A backup: answer from the sessions if they can, else hand it to the primary.
+    Backup {
+        /// The primary of the view.
+        primary: ReplicaIndex,
+    },
+    /// Answer with this reason.
+    Reject(RejectReason),
+    /// Drop it; the client will try again.
+    Ignore(&'static str),
+}
+
+/// The requests that may gather, in messages' worth of bytes.
+const GATHERED_MESSAGES_MAX: u64 = 4;
+
+impl Replica {
+    /// Where a request goes.
+    pub fn route(&self, header: &Header<Request>) -> Route {
+        if self.status != Status::Normal || !self.view_is_durable() {
+            return Route::Ignore("not in normal operation");
+        }
+        if !self.is_born() {
+            return Route::Ignore("the cluster is not born yet");
+        }
+        if header.view > self.view {
+            return Route::Ignore("the client knows a newer view");
+        }
+        if header.size - HEADER_SIZE > self.geometry.request_size_max() {
+            return Route::Reject(RejectReason::TooLarge);
+        }
+        let primary = self.primary_of_view();
+        if primary != self.replica {
+            // A client that knows the view and still asks here cannot reach the primary.
+            return if header.view == self.view {
+                Route::Backup { primary }
+            } else {
+                Route::Reject(RejectReason::NotPrimary)
+            };
+        }
+        if self.abdicating {
+            return Route::Ignore("abdicating");
+        }
+        if self.log_is_full() {
+            return Route::Reject(RejectReason::StoreFull);
+        }
+        Route::Primary
+    }
+
+    /// Whether no further op can be acknowledged until a checkpoint frees room in the journal.
+    pub fn log_is_full(&self) -> bool {
+        self.op >= self.geometry.op_prepare_ok_max(self.superblock.state().op_checkpoint)
+    }
+
+    /// Whether the queue of requests is full: stop reading from clients.
+    pub fn is_gathering_full(&self) -> bool {
+        self.gathered_size >= GATHERED_MESSAGES_MAX * u64::from(self.geometry.message_size)
+            || self.gathered.len() >= 2 * self.geometry.clients_max as usize
+    }
+
+    /// Whether a turn would seal something at once.
+    pub fn wants_turn(&self) -> bool {
+        !self.gathered.is_empty() && self.primary_may_seal()
+    }
+
+    /// Takes a request that `route` sent to the primary and the sessions accept.
+    ///
+    /// # Errors
+    /// Why it is dropped; the client will try again.
+    pub fn gather(&mut self, request: &Message) -> Result<(), &'static str> {
+        let header = request.header();
+        let Command::Request(command) = header.command else {
+            panic!("only requests gather");
+        };
+        assert!(self.is_primary());
+        assert!(!self.abdicating);
+        if self.is_gathering_full() {
+            return Err("the queue is full");
+        }
+        // Queries change nothing and are not remembered.
+        if command.operation != Operation::Query as u8 {
+            if self.requests_in_flight.contains_key(&command.client) {
+                return Err("in flight already");
+            }
+            self.requests_in_flight.insert(command.client, command.request);
+        }
+        self.gathered_size += u64::from(ENTRY_SIZE) + u64::from(header.body_size());
+        self.gathered.push_back(request.clone());
+        Ok(())
+    }
+
+    /// The answer to a client that asks who is primary, if this replica can tell.
+    pub fn pong_client(&self, client: ClientId, ping_timestamp_monotonic: u64) -> Option<Message> {
+        if self.status != Status::Normal || !self.view_is_durable() || !self.is_born() {
+            return None;
+        }
+        let pong = PongClient {
+            client,
+            ping_timestamp_monotonic,
+            message_size: self.geometry.message_size,
+            replica_count: self.replica_count,
+        };
+        Some(Message::new(&self.author_for_clients(), pong, &[]))
+    }
+
+    /// A refusal of a request.
+    pub fn reject(&self, request: &Request, reason: RejectReason) -> Message {
+        let reject =
+            Reject { client: request.client, request: request.request, reason: reason as u8 };
+        Message::new(&self.author_for_clients(), reject, &[])
+    }
+
+    // ---- primary: sealing
+
+    fn primary_may_seal(&self) -> bool {
+        self.is_primary()
+            && self.is_born()
+            && !self.abdicating
+            && self.pipeline.len() < self.geometry.pipeline as usize
+            && !self.log_is_full()
+            && self.journal.can_write(self.op + 1)
+    }
+
+    /// Seals what has gathered, as long as there is room in the pipeline.
+    pub(super) fn primary_seal(&mut self, effects: &mut Effects) {
+        while !self.gathered.is_empty() && self.primary_may_seal() {
+            self.primary_seal_one(effects);
+        }
+        if self.log_is_full() && self.is_primary() {
+            self.reject_gathered(RejectReason::StoreFull, effects);
+        }
+    }
+
+    /// Answers everything that waits; nothing of it was prepared.
+    fn reject_gathered(&mut self, reason: RejectReason, effects: &mut Effects) {
+        for message in std::mem::take(&mut self.gathered) {
+            let Command::Request(request) = message.header().command else {
+                panic!("only requests gather");
+            };
+            self.requests_in_flight.remove(&request.client);
+            effects.client_sends.push((request.client, self.reject(&request, reason)));
+        }
+        self.gathered_size = 0;
+    }
+
+    fn primary_seal_one(&mut self, effects: &mut Effects) {
+        let room = self.geometry.message_size - HEADER_SIZE;
+        let (mut size, mut entry_count) = (0u32, 0u32);
+        for request in &self.gathered {
+            let entry_size = ENTRY_SIZE + request.header().body_size();
+            if size + entry_size > room {
+                break;
+            }
+            size += entry_size;
+            entry_count += 1;
+        }
+        assert!(entry_count > 0, "a request always fits");
+        let mut builder = MessageBuilder::new(size);
+        for request in self.gathered.drain(..entry_count as usize) {
+            let header = request.header();
+            let Command::Request(command) = header.command else {
+                panic!("only requests gather");
+            };
+            let entry = Entry {
+                client: command.client,
+                session: command.session,
+                request: command.request,
+                size: header.body_size(),
+                checksum: header.checksum_body,
+                operation: Operation::from_code(command.operation).expect("validated"),
+            };
+            builder.append(&entry.encode());
+            builder.append(request.body());
+        }
+        self.gathered_size -= u64::from(size);
+        let timestamp = self.primary_timestamp(entry_count);
+        let parent = self.journal.header(self.op).expect("the head is known").id().as_parent();
+        let prepare = Prepare {
+            parent,
+            op: self.op + 1,
+            commit: self.commit_max,
+            timestamp,
+            checkpoint_id: 0,
+            entry_count,
+        };
+        let message = builder.seal(&self.author(), prepare);
+        self.counters.prepares_sealed += 1;
+        self.counters.requests_sealed += u64::from(entry_count);
+        self.primary_prepare(message, effects);
+    }
+
+    /// The timestamp of the first of `entry_count` entries: after everything before, and as near to
+    /// the cluster's time as its clocks agree.
+    fn primary_timestamp(&mut self, entry_count: u32) -> u64 {
+        let synchronized =
+            self.clock.realtime_synchronized(self.now.monotonic, self.now.realtime);
+        let timestamp = clock::timestamp_next(
+            self.timestamp_next,
+            self.timestamp_monotonic,
+            self.now.monotonic,
+            synchronized,
+        );
+        self.timestamp_next = timestamp + u64::from(entry_count);
+        self.timestamp_monotonic = self.now.monotonic;
+        timestamp
+    }
+
+    /// Appends a new prepare to the own log and replicates it.
+    pub(super) fn primary_prepare(&mut self, message: Message, effects: &mut Effects) {
+        let header = message.prepare_header();
+        assert_eq!(header.op(), self.op + 1);
+        assert!(header.op() <= self.commit_max + u64::from(self.geometry.pipeline));
+        assert!(header.command.commit < header.op());
+        self.op = header.op();
+        self.pipeline.push_back(InFlight { id: header.id(), oks: 0 });
+        self.journal.write_prepare(&message, &mut effects.requests);
+        self.broadcast(&message, effects);
+        self.cache.insert(header.op(), message);
+        self.timeouts.prepare.start_if_stopped(&mut self.prng);
+        self.timeouts.abdicate.start_if_stopped(&mut self.prng);
+        self.timeouts.heartbeat.start(&mut self.prng);
+    }
+
+    // ---- backup: prepares
+
+    /// A prepare: replicated by the primary of this view, sent again, or asked for.
+    pub(super) fn on_prepare(&mut self, message: &Message, effects: &mut Effects) {
+        let header = message.prepare_header();
+        if header.size > self.geometry.message_size {
+            return self.ignore("on_prepare", "larger than a slot");
+        }
+        if header.view > self.view {
+            // Only a normal primary prepares: its view exists and has a log.
+            return self.request_start_view_of(header.view, effects);
+        }
+        if header.view == self.view && self.status == Status::ViewChange && !self.selected {
+            return self.request_start_view_of(header.view, effects);
+        }
+        if self.is_replication(&header) {
+            return self.on_prepare_replicated(message, &header, effects);
+        }
+        self.on_prepare_wanted(message, &header, effects);
+    }
+
+    /// Whether the prepare extends the log of the view this replica is a backup in.
+    fn is_replication(&self, header: &Header<Prepare>) -> bool {
+        self.status == Status::Normal
+            && header.view == self.view
+            && self.primary_of_view() != self.replica
+            && header.replica == self.primary_of_view()
+            && header.op() > self.op
+    }
+
+    fn on_prepare_replicated(
+        &mut self,
+        message: &Message,
+        header: &Header<Prepare>,
+        effects: &mut Effects,
+    ) {
+        assert!(header.op() > self.op);
+        self.backup_heard_primary();
+        if !self.is_born() && !self.genesis_names_me(message) {
+            return self.ignore("on_prepare", "not born, and this is no genesis that names me");
+        }
+        let op_checkpoint = self.superblock.state().op_checkpoint;
+        if header.op() > self.geometry.op_prepare_max(op_checkpoint) {
+            return self.ignore("on_prepare", "no room in the journal");
+        }
+        if header.op() == self.op + 1 {
+            let head = self.journal.header(self.op).map(Header::id);
+            assert_eq!(head, Some(header.parent_id()), "the log of one view is one chain");
+            self.op = header.op();
+        } else {
+            // A gap: take the new head at once, and ask for what is between.
+            log::debug!("{self}: on_prepare: jumping to op {}", header.op());
+            self.op = header.op();
+            self.chain_min = header.op();
+        }
+        self.backup_learn_commit(header.command.commit);
+        self.take_prepare(message, effects);
+        if self.chain_min == self.op {
+            self.repair_headers(effects);
+        }
+        self.progress(effects);
+    }
+
+    /// Keeps a prepare whose header belongs to the log: in memory for execution, and on disk.
+    pub(super) fn take_prepare(&mut self, message: &Message, effects: &mut Effects) {
+        let header = message.prepare_header();
+        let op = header.op();
+        assert!(op <= self.op);
+        if op > self.commit_min && op <= self.commit_min + self.cache_ops_max() {
+            self.cache.insert(op, message.clone());
+        }
+        self.journal.insert_header(&header);
+        // The log that the view began with is made durable before anything of the old is overwritten.
+        if self.view_is_durable() && self.journal.can_write(op) {
+            self.journal.write_prepare(message, &mut effects.requests);
+        }
+    }
+
+    /// Prepares kept in memory above `commit_min`.
+    pub(super) fn cache_ops_max(&self) -> u64 {
+        u64::from(self.geometry.pipeline) * 4
+    }
+
+    /// Writes what arrived while the view was not durable, or while no write was free.
+    pub(super) fn write_deferred(&mut self, effects: &mut Effects) {
+        if !self.view_is_durable() {
+            return;
+        }
+        for (op, message) in &self.cache {
+            let id = message.prepare_header().id();
+            let wanted = self.journal.header(*op).is_some_and(|header| header.id() == id)
+                && self.journal.is_dirty(*op)
+                && !self.journal.is_writing(&id);
+            if wanted && self.journal.can_write(*op) {
+                self.journal.write_prepare(message, &mut effects.requests);
+            }
+        }
+    }
+
+    // ---- acknowledgements
+
+    /// A prepare and its redundant header are durable here.
+    pub(super) fn on_prepare_durable(&mut self, id: &PrepareId, effects: &mut Effects) {
+        log::trace!("{self}: on_prepare_durable: op={}", id.op);
+        self.acknowledge(id, effects);
+        self.write_deferred(effects);
+    }
+
+    /// Acknowledges every durable prepare that may not be committed yet: after a view change, a
+    /// restart, a birth.
+    pub(super) fn send_prepare_oks(&mut self, effects: &mut Effects) {
+        for op in self.commit_max + 1..=self.op {
+            if let Some(header) = self.journal.header(op) {
+                let id = header.id();
+                self.acknowledge(&id, effects);
+            }
+        }
+    }
+
+    pub(super) fn acknowledge(&mut self, id: &PrepareId, effects: &mut Effects) {
+        if self.log_view != self.view || !self.view_is_durable() {
+            return self.ignore("acknowledge", "the view is not durable");
+        }
+        let primary = self.primary_of_view();
+        if self.status != Status::Normal && !(self.selected && primary == self.replica) {
+            return self.ignore("acknowledge", "not in normal operation");
+        }
+        if !self.may_vote() && !self.may_acknowledge_genesis(id) {
+            return self.ignore("acknowledge", "not a member");
+        }
+        if !self.journal.is_clean(id) {
+            return self.ignore("acknowledge", "not durable here");
+        }
+        let op_checkpoint = self.superblock.state().op_checkpoint;
+        if id.op > self.geometry.op_prepare_ok_max(op_checkpoint) {
+            return self.ignore("acknowledge", "beyond what the checkpoint allows");
+        }
+        if primary == self.replica {
+            return self.primary_count_ok(id, self.replica, effects);
+        }
+        let ok = PrepareOk { prepare: *id, commit_min: self.commit_min, checkpoint_id: 0 };
+        self.send_command(primary, ok, effects);
+    }
+
+    /// A backup has a prepare durable.
+    pub(super) fn on_prepare_ok(&mut self, header: &Header<PrepareOk>, effects: &mut Effects) {
+        if header.view != self.view {
+            if header.view > self.view {
+                return self.on_view_heard(
+                    header.replica,
+                    header.view,
+                    header.incarnation,
+                    effects,
+                );
+            }
+            return self.ignore("on_prepare_ok", "older view");
+        }
+        if self.primary_of_view() != self.replica || self.log_view != self.view {
+            return self.ignore("on_prepare_ok", "not the primary of a log");
+        }
+        self.primary_count_ok(&header.command.prepare, header.replica, effects);
+    }
+
+    fn primary_count_ok(&mut self, id: &PrepareId, from: ReplicaIndex, effects: &mut Effects) {
+        assert_eq!(self.primary_of_view(), self.replica);
+        assert_eq!(self.log_view, self.view);
+        let Some(index) = id.op.checked_sub(self.commit_max + 1) else {
+            return self.ignore("on_prepare_ok", "committed already");
+        };
+        let index = usize::try_from(index).expect("usize holds a u64 here");
+        let Some(in_flight) = self.pipeline.get_mut(index) else {
+            return self.ignore("on_prepare_ok", "not in flight");
+        };
+        if in_flight.id != *id {
+            return self.ignore("on_prepare_ok", "another prepare");
+        }
+        in_flight.oks |= 1 << from.0;
+        self.primary_advance_commit(effects);
+    }
+
+    /// Commits from the front of the pipeline, in op order.
+    pub(super) fn primary_advance_commit(&mut self, effects: &mut Effects) {
+        if self.status != Status::Normal || self.primary_of_view() != self.replica {
+            return;
+        }
+        let before = self.commit_max;
+        while let Some(front) = self.pipeline.front() {
+            let count = u8::try_from(front.oks.count_ones()).expect("8 bits");
+            if count < self.quorum_for(front.id.op) {
+                break;
+            }
+            self.commit_max = front.id.op;
+            self.pipeline.pop_front();
+        }
+        if self.commit_max == before {
+            return;
+        }
+        assert!(self.commit_max <= self.op);
+        self.primary_progressed();
+        self.progress(effects);
+    }
+
+    /// The genesis commits only when all have met.
+    fn quorum_for(&self, op: Op) -> u8 {
+        if op == 1 && self.view.0 == 0 && !self.solo() {
+            self.replica_count
+        } else {
+            self.quorums.replication
+        }
+    }
+
+    /// Something was committed: the links work.
+    fn primary_progressed(&mut self) {
+        if self.abdicating {
+            log::info!("{self}: the primary stays: its prepares are acknowledged again");
+            self.abdicating = false;
+            self.votes &= !(1 << self.replica.0);
+            self.timeouts.vote.stop();
+            self.timeouts.heartbeat.start(&mut self.prng);
+        }
+        self.timeouts.prepare.stop();
+        self.timeouts.abdicate.stop();
+        if !self.pipeline.is_empty() {
+            self.timeouts.prepare.start(&mut self.prng);
+            self.timeouts.abdicate.start(&mut self.prng);
+        }
+    }
+
+    // ---- heartbeats
+
+    pub(super) fn on_heartbeat_timeout(&mut self, effects: &mut Effects) {
+        if !self.acts_as_primary() || self.abdicating {
+            return self.timeouts.heartbeat.stop();
+        }
+        self.timeouts.heartbeat.start(&mut self.prng);
+        self.primary_send_commit(effects);
+    }
+
+    /// The heartbeat: what is committed, not what is prepared.
+    pub(super) fn primary_send_commit(&mut self, effects: &mut Effects) {
+        assert_eq!(self.primary_of_view(), self.replica);
+        if !self.view_is_durable() || !self.may_vote() {
+            return;
+        }
+        let Some(header) = self.journal.header(self.commit_max) else {
+            return self.ignore("send_commit", "the committed header is damaged");
+        };
+        self.round += 1;
+        let commit = Commit {
+            commit: header.id(),
+            checkpoint_op: self.superblock.state().op_checkpoint,
+            checkpoint_id: 0,
+            round: self.round,
+            timestamp_monotonic: self.now.monotonic,
+        };
+        self.broadcast(&Message::new(&self.author(), commit, &[]), effects);
+    }
+
+    /// The heartbeat of the primary.
+    pub(super) fn on_commit(&mut self, header: &Header<Commit>, effects: &mut Effects) {
+        if header.view < self.view {
+            return self.ignore("on_commit", "older view");
+        }
+        if header.replica != header.view.primary(self.replica_count) {
+            return self.ignore("on_commit", "not from the primary");
+        }
+        if header.view > self.view || self.status != Status::Normal {
+            return self.request_start_view_of(header.view, effects);
+        }
+        assert_ne!(self.primary_of_view(), self.replica);
+        if header.command.round <= self.heartbeat_last {
+            return self.ignore("on_commit", "an old heartbeat");
+        }
+        self.heartbeat_last = header.command.round;
+        self.backup_heard_primary();
+        self.backup_learn_commit(header.command.commit.op);
+        if self.op < header.command.commit.op {
+            self.request_start_view_of(self.view, effects);
+        }
+        self.progress(effects);
+    }
+
+    /// A sign of life of the primary of this view.
+    pub(super) fn backup_heard_primary(&mut self) {
+        self.detector.on_arrival(self.logical_ns());
+        if self.votes >> self.replica.0 & 1 == 1 {
+            self.votes &= !(1 << self.replica.0);
+            self.timeouts.vote.stop();
+        }
+    }
+
+    pub(super) fn backup_learn_commit(&mut self, commit: Op) {
+        self.commit_max = self.commit_max.max(commit);
+    }
+
+    // ---- the primary's patience
+
+    /// The oldest prepare in flight lacks acknowledgements: send it again to whoever is silent.
+    pub(super) fn on_prepare_timeout(&mut self, effects: &mut Effects) {
+        let Some(front) = self.pipeline.front() else { return self.timeouts.prepare.stop() };
+        if !self.acts_as_primary() {
+            return self.timeouts.prepare.stop();
+        }
+        let (op, oks) = (front.id.op, front.oks);
+        self.timeouts.prepare.back_off(&mut self.prng);
+        let Some(message) = self.cache.get(&op).cloned() else {
+            panic!("a prepare in flight is in memory");
+        };
+        for to in self.others() {
+            if oks >> to.0 & 1 == 0 {
+                self.send(to, message.clone(), effects);
+            }
+        }
+        self.write_deferred(effects);
+    }
+
+    /// Heartbeats may pass where prepares do not: a primary that gets nothing acknowledged keeps
+    /// silent, so that the others elect another.
+    pub(super) fn on_abdicate_timeout(&mut self, effects: &mut Effects) {
+        if !self.acts_as_primary() || self.pipeline.is_empty() || self.solo() {
+            return self.timeouts.abdicate.stop();
+        }
+        self.timeouts.abdicate.start(&mut self.prng);
+        if !self.may_vote() {
+            return; // Before birth there is nobody to hand over to.
+        }
+        if !self.abdicating {
+            log::warn!("{self}: nothing is acknowledged: the primary keeps silent and votes to go");
+        }
+        self.abdicating = true;
+        self.timeouts.heartbeat.stop();
+        self.vote(effects);
+    }
+
+    // ---- requests in flight
+
+    /// The clients that have something in `body`.
+    pub(super) fn clients_of(body: &[u8]) -> impl Iterator<Item = (ClientId, u64)> {
+        Entries::new(body)
+            .map_while(Result::ok)
+            .filter(|(entry, _)| {
+                entry.client.0 != 0 && entry.operation != Operation::Query
+            })
+            .map(|(entry, _)| (entry.client, entry.request))
+    }
+}

@@ -1,0 +1,286 @@
+//! F5: repair from the logs of others: headers that bind the log to its head, then prepares.
+//!
+//! ```text
+//!   commit_min            chain_min                 op
+//!   ──┼──────── ? ────────────┼══════ hash chain ═══┤
+//!     └ request_headers ◄─────┘   request_prepare for what is dirty in the chain
+//! ```
+//!
+//! **Invariants:** repair never advances or replaces the head, except by a `start_view`; a header is
+//! accepted only at `chain_min - 1` and only if the header above names it as parent; a prepare only
+//! if its header is in the log already. So an answer can be stale, repeated or from anybody.
+//!
+//! **Not here:** asking for a better head (`view_change.rs`).
+
+use super::{ReadPurpose, Replica, Status};
+use crate::constants::HEADER_SIZE;
+use crate::replica::Effects;
+use crate::wire::{
+    Header, Headers, Message, Op, Prepare, RequestHeaders, RequestPrepare,
+};
+
+/// Prepares asked for at once.
+const PREPARES_WANTED_MAX: usize = 16;
+/// Ticks until a prepare may be asked for again.
+const PREPARE_WANTED_TICKS: u64 = 20;
+/// Headers in one answer.
+const HEADERS_MAX: u64 = 1024;
+/// Every so many rounds the whole log is looked over, and uncommitted ops are asked for too:
+/// replication usually brings them by itself.
+const ROUNDS_FULL: u64 = 20;
+
+impl Replica {
+    pub(super) fn on_repair_timeout(&mut self, effects: &mut Effects) {
+        self.timeouts.repair.start(&mut self.prng);
+        self.repair_rounds += 1;
+        if self.status == Status::RecoveringHead {
+            return;
+        }
+        self.write_deferred(effects);
+        self.repair_headers(effects);
+        self.repair_prepares(effects);
+        self.progress(effects);
+    }
+
+    // ---- headers
+
+    /// Extends the chain downwards over the headers at hand.
+    pub(super) fn extend_chain(&mut self) {
+        while self.chain_min > 1 {
+            let parent = self.journal.header(self.chain_min).expect("in the chain").parent_id();
+            match self.journal.header(self.chain_min - 1) {
+                Some(header) if header.id() == parent => self.chain_min -= 1,
+                _ => break,
+            }
+        }
+    }
+
+    /// Whether the chain does not reach down to what is executed.
+    fn chain_is_broken(&self) -> bool {
+        self.chain_min > self.commit_min + 1
+    }
+
+    /// Asks for the headers between what is executed and the chain.
+    pub(super) fn repair_headers(&mut self, effects: &mut Effects) {
+        if self.solo() {
+            return;
+        }
+        self.extend_chain();
+        if !self.chain_is_broken() {
+            return;
+        }
+        let op_max = self.chain_min - 1;
+        let op_min = (self.commit_min + 1).max(op_max.saturating_sub(HEADERS_MAX - 1));
+        let to = self.random_other();
+        self.send_command(to, RequestHeaders { op_min, op_max }, effects);
+    }
+
+    pub(super) fn on_request_headers(
+        &mut self,
+        header: &Header<RequestHeaders>,
+        effects: &mut Effects,
+    ) {
+        let RequestHeaders { op_min, op_max } = header.command;
+        let room = u64::from(self.geometry.message_size / HEADER_SIZE - 1).min(HEADERS_MAX);
+        let mut body = Vec::new();
+        let mut op = op_max.min(self.op);
+        while op >= op_min.max(1) && (body.len() as u64) < room * u64::from(HEADER_SIZE) {
+            // Only what the own chain vouches for: the rest would be refused.
+            if let Some(header) = self.journal.header(op).filter(|_| op >= self.chain_min) {
+                body.extend_from_slice(&header.encode());
+            }
+            op -= 1;
+        }
+        if body.is_empty() {
+            return self.ignore("on_request_headers", "none of them here");
+        }
+        self.send(header.replica, Message::new(&self.author(), Headers {}, &body), effects);
+    }
+
+    pub(super) fn on_headers(&mut self, message: &Message, effects: &mut Effects) {
+        if self.status == Status::RecoveringHead {
+            return self.ignore("on_headers", "the head is uncertain");
+        }
+        let (chunks, rest) = message.body().as_chunks::<{ HEADER_SIZE as usize }>();
+        if !rest.is_empty() {
+            return self.ignore("on_headers", "a part of a header");
+        }
+        let before = self.chain_min;
+        for chunk in chunks {
+            match Header::decode_prepare(chunk) {
+                Ok(header) => self.repair_header(&header),
+                Err(reason) => {
+                    log::warn!("{self}: on_headers: ignoring a header ({reason})");
+                    break;
+                }
+            }
+        }
+        if self.chain_min == before {
+            return self.ignore("on_headers", "nothing that is missing");
+        }
+        self.repair_headers(effects);
+        self.repair_prepares(effects);
+        self.progress(effects);
+    }
+
+    fn repair_header(&mut self, header: &Header<Prepare>) {
+        if header.cluster != self.cluster || self.chain_min <= 1 {
+            return;
+        }
+        if header.op() != self.chain_min - 1 || header.op() <= self.commit_min {
+            return;
+        }
+        let above = self.journal.header(self.chain_min).expect("in the chain");
+        if above.parent_id() != header.id() {
+            return;
+        }
+        let known = self.journal.header(header.op()).is_some_and(|own| own.id() == header.id());
+        if !known {
+            self.journal.insert_header(header);
+            self.counters.headers_repaired += 1;
+        }
+        self.chain_min = header.op();
+        self.extend_chain();
+    }
+
+    // ---- prepares
+
+    /// Asks for prepares whose headers are in the chain and whose bodies are missing or damaged:
+    /// first what execution waits for.
+    pub(super) fn repair_prepares(&mut self, effects: &mut Effects) {
+        if self.solo() || !self.view_is_durable() {
+            return;
+        }
+        let full_round = self.repair_rounds.is_multiple_of(ROUNDS_FULL);
+        let op_max = if self.selected || full_round { self.op } else { self.commit_max };
+        let op_max = op_max.min(self.op).min(self.commit_min + self.geometry_slots());
+        let op_min = self.chain_min.max(self.commit_min + 1);
+        for op in op_min..=op_max {
+            if self.prepares_wanted.len() >= PREPARES_WANTED_MAX {
+                self.forget_overdue();
+                if self.prepares_wanted.len() >= PREPARES_WANTED_MAX {
+                    return;
+                }
+            }
+            self.want_prepare(op, effects);
+        }
+        if full_round && !self.chain_is_broken() {
+            self.repair_executed(effects);
+        }
+    }
+
+    fn geometry_slots(&self) -> u64 {
+        u64::from(self.geometry.journal_slots)
+    }
+
+    /// Damage below `commit_min`: nobody here waits for it, but a peer might.
+    fn repair_executed(&mut self, effects: &mut Effects) {
+        self.forget_overdue();
+        let op_min = self.superblock.state().op_checkpoint + 1;
+        for op in op_min..=self.commit_min {
+            if self.prepares_wanted.len() >= PREPARES_WANTED_MAX {
+                return;
+            }
+            if self.journal.is_dirty(op) {
+                self.want_prepare(op, effects);
+            }
+        }
+    }
+
+    fn forget_overdue(&mut self) {
+        let tick = self.tick;
+        self.prepares_wanted.retain(|_, again| *again > tick);
+    }
+
+    fn want_prepare(&mut self, op: Op, effects: &mut Effects) {
+        let Some(header) = self.journal.header(op) else { return };
+        let id = header.id();
+        let at_hand = self.cache.get(&op).is_some_and(|own| own.prepare_header().id() == id);
+        if !self.journal.is_dirty(op) || at_hand || self.journal.is_writing(&id) {
+            return;
+        }
+        if self.prepares_wanted.get(&op).is_some_and(|again| *again > self.tick) {
+            return;
+        }
+        self.prepares_wanted.insert(op, self.tick + PREPARE_WANTED_TICKS);
+        let request = RequestPrepare { prepare: id };
+        if self.status == Status::ViewChange {
+            // Somebody has it, or it would have been cut: time matters more than bytes.
+            let message = Message::new(&self.author(), request, &[]);
+            self.broadcast(&message, effects);
+        } else {
+            let to = self.random_other();
+            self.send_command(to, request, effects);
+        }
+    }
+
+    pub(super) fn on_request_prepare(
+        &mut self,
+        header: &Header<RequestPrepare>,
+        effects: &mut Effects,
+    ) {
+        let id = header.command.prepare;
+        let cached = self.cache.get(&id.op).filter(|own| own.prepare_header().id() == id);
+        if let Some(message) = cached {
+            return self.send(header.replica, message.clone(), effects);
+        }
+        let wanted = (id, ReadPurpose::Peer(header.replica));
+        if self.reads.values().any(|read| *read == wanted) {
+            return self.ignore("on_request_prepare", "being read");
+        }
+        match self.journal.read_prepare(&id, &mut effects.requests) {
+            Some(read) => {
+                self.reads.insert(read, wanted);
+            }
+            None => self.ignore("on_request_prepare", "not here, or too many reads"),
+        }
+    }
+
+    /// A prepare that is not replication: it must be one that is missing here.
+    pub(super) fn on_prepare_wanted(
+        &mut self,
+        message: &Message,
+        header: &Header<Prepare>,
+        effects: &mut Effects,
+    ) {
+        let (op, id) = (header.op(), header.id());
+        if !self.is_born() && !self.genesis_names_me(message) {
+            return self.ignore("on_prepare", "not born, and this is no genesis that names me");
+        }
+        if self.status == Status::RecoveringHead {
+            return self.ignore("on_prepare", "the head is uncertain");
+        }
+        if op > self.op {
+            return self.ignore("on_prepare", "above the head");
+        }
+        // A prepare of this very view in a gap: the primary's log of one view is one chain.
+        let in_gap = op < self.chain_min
+            && op > self.commit_min
+            && header.view == self.view
+            && self.log_view == self.view
+            && self.journal.header(op).is_none();
+        let known = self.journal.header(op).is_some_and(|own| own.id() == id);
+        if !known && !in_gap {
+            return self.ignore("on_prepare", "not in the log");
+        }
+        if known && !self.journal.is_dirty(op) {
+            // Sent again: the acknowledgement was lost.
+            return self.acknowledge(&id, effects);
+        }
+        if self.journal.is_writing(&id) {
+            return self.ignore("on_prepare", "being written");
+        }
+        if op <= self.commit_min && !self.journal.can_write(op) {
+            return self.ignore("on_prepare", "no write is free");
+        }
+        if self.prepares_wanted.remove(&op).is_some() {
+            self.counters.prepares_repaired += 1;
+        }
+        self.take_prepare(message, effects);
+        if in_gap {
+            self.extend_chain();
+        }
+        self.repair_prepares(effects);
+        self.progress(effects);
+    }
+}
