@@ -4,6 +4,7 @@ use crate::harness::{Cluster, Folder, GEOMETRY, Status, free_ports, pass, run, v
 use std::fs;
 use std::net::TcpListener;
 use std::time::Duration;
+use vsr::stdx::Prng;
 use vsr::storage::Geometry;
 
 const SMALL: Geometry = Geometry { journal_slots: 64, ..GEOMETRY };
@@ -104,7 +105,8 @@ fn start_on_what_is_no_data_file_is_refused() {
         fs::write(cluster.data(0), bytes).expect("a file");
         run(&mut cluster.start_command(0))
     };
-    let noise: Vec<u8> = (0..whole.len()).map(|at| (at * 7 % 251) as u8).collect();
+    let mut noise = vec![0; whole.len()];
+    Prng::from_seed(15).fill(&mut noise);
     start(&noise).exits(15).says(&["replica-0.vsr"]);
     start(&vec![0; whole.len()]).exits(15).says(&["replica-0.vsr"]);
     for size in [0, 1, 100, 4096] {

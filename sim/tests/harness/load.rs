@@ -54,7 +54,7 @@ pub(crate) struct Kv {
 
 impl Kv {
     pub(crate) fn connect(addresses: &[SocketAddr], timeout: Duration) -> Self {
-        let io = MioIO::new(MioOptions { development: false, signals: false });
+        let io = MioIO::new(MioOptions::default());
         let config = ClientConfig { cluster: ClusterId(0), addresses: addresses.to_vec(), timeout };
         Self { client: Client::connect(io.expect("the system has descriptors"), config) }
     }

@@ -125,6 +125,7 @@ pub(crate) fn free_ports(count: usize) -> Vec<u16> {
 /// How a command ended and what it said.
 #[derive(Debug)]
 pub(crate) struct Finished {
+    #[expect(dead_code, reason = "for whoever reads a failed assertion")]
     command: String,
     pub(crate) status: Option<i32>,
     pub(crate) stdout: String,
@@ -260,7 +261,8 @@ impl Status {
         let mut of = replicas.iter().map(|index| &self.replicas[*index]);
         let first = of.next().expect("at least one replica");
         let normal = |replica: &ReplicaStatus| {
-            replica.reachable && replica.status == "normal" && replica.commit_min == replica.op
+            let committed = [replica.commit_min, replica.commit_max] == [replica.op; 2];
+            replica.reachable && replica.status == "normal" && committed
         };
         normal(first)
             && of.all(|replica| {
