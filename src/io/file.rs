@@ -314,8 +314,8 @@ fn sync(file: &File, path: &Path) -> std::result::Result<(), OpenError> {
     sync_both().map_err(|error| classify(error, false))
 }
 
-/// Some file systems accept the flag and refuse the access. What the sector holds, or whether it can
-/// be read, is no matter here.
+/// Some file systems accept the flag and refuse the access. What the sector holds, or whether it
+/// can be read, is no matter here.
 fn probe_read(file: &File) -> std::result::Result<(), OpenError> {
     let mut sector = AlignedBuffer::zeroed(SECTOR_SIZE);
     match file.read_at(sector.as_mut(), 0) {
@@ -356,5 +356,240 @@ fn classify(error: Error, direct: bool) -> OpenError {
         ErrorKind::PermissionDenied => OpenError::Permission,
         ErrorKind::IsADirectory => OpenError::NotAFile,
         _ => OpenError::Other(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::test_directory::TestDirectory;
+    use std::os::fd::AsRawFd;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
+    const DEVELOPMENT: bool = true;
+
+    fn create_file(path: &Path) -> File {
+        open(path, OpenMode::Create, DEVELOPMENT).unwrap().0
+    }
+
+    #[test]
+    fn create_makes_an_empty_private_locked_file_once() {
+        let directory = TestDirectory::new();
+        let path = directory.path("data");
+        let file = create_file(&path);
+        let metadata = file.metadata().unwrap();
+        assert_eq!(metadata.len(), 0);
+        assert_eq!(metadata.permissions().mode() & 0o777, 0o600);
+
+        let again = open(&path, OpenMode::Create, DEVELOPMENT);
+        assert!(matches!(again, Err(OpenError::Exists)), "{again:?}");
+        let locked = open(&path, OpenMode::Existing, DEVELOPMENT);
+        assert!(matches!(locked, Err(OpenError::Locked)), "{locked:?}");
+        open(&path, OpenMode::ReadOnly, DEVELOPMENT).unwrap();
+
+        drop(file);
+        let file = open(&path, OpenMode::Existing, DEVELOPMENT).unwrap().0;
+        let locked = open(&path, OpenMode::Existing, DEVELOPMENT);
+        assert!(matches!(locked, Err(OpenError::Locked)), "{locked:?}");
+        drop(file);
+        let again = open(&path, OpenMode::Create, DEVELOPMENT);
+        assert!(matches!(again, Err(OpenError::Exists)), "{again:?}");
+    }
+
+    #[test]
+    fn a_lock_that_is_released_in_time_is_had() {
+        let directory = TestDirectory::new();
+        let path = directory.path("data");
+        drop(create_file(&path));
+        // `flock` holds the lock and lets go of it when its standard input ends.
+        let mut holder = std::process::Command::new("flock")
+            .arg(&path)
+            .args(["-c", "echo locked; exec cat"])
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = [0; 7];
+        std::io::Read::read_exact(holder.stdout.as_mut().unwrap(), &mut line).unwrap();
+        assert_eq!(&line, b"locked\n");
+        let locked = open(&path, OpenMode::Existing, DEVELOPMENT);
+        assert!(matches!(locked, Err(OpenError::Locked)), "{locked:?}");
+        // It is still on its way out when the first attempt is made, and on a machine that is very
+        // busy it outlasts some.
+        drop(holder.stdin.take());
+        let opened = (0..100).find_map(|_| match open(&path, OpenMode::Existing, DEVELOPMENT) {
+            Err(OpenError::Locked) => None,
+            result => Some(result),
+        });
+        opened.unwrap().unwrap();
+        assert!(holder.wait().unwrap().success());
+    }
+
+    #[test]
+    fn what_is_not_there_is_not_found() {
+        let directory = TestDirectory::new();
+        for mode in [OpenMode::Existing, OpenMode::ReadOnly] {
+            let result = open(&directory.path("data"), mode, DEVELOPMENT);
+            assert!(matches!(result, Err(OpenError::NotFound)), "{mode:?} {result:?}");
+        }
+        for mode in [OpenMode::Create, OpenMode::Existing, OpenMode::ReadOnly] {
+            let result = open(&directory.path("none/data"), mode, DEVELOPMENT);
+            assert!(matches!(result, Err(OpenError::NotFound)), "{mode:?} {result:?}");
+        }
+        assert_eq!(std::fs::read_dir(directory.path("")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_is_not_a_file_is_refused() {
+        let directory = TestDirectory::new();
+        for path in [directory.path("").as_path(), Path::new("/dev/null")] {
+            for mode in [OpenMode::Existing, OpenMode::ReadOnly] {
+                let result = open(path, mode, DEVELOPMENT);
+                assert!(matches!(result, Err(OpenError::NotAFile)), "{mode:?} {result:?}");
+            }
+            let result = open(path, OpenMode::Create, DEVELOPMENT);
+            assert!(matches!(result, Err(OpenError::Exists)), "{result:?}");
+        }
+    }
+
+    #[test]
+    fn a_dangling_link_is_neither_followed_nor_removed() {
+        let directory = TestDirectory::new();
+        let path = directory.path("link");
+        std::os::unix::fs::symlink(directory.path("target"), &path).unwrap();
+        let result = open(&path, OpenMode::Create, DEVELOPMENT);
+        assert!(matches!(result, Err(OpenError::Exists)), "{result:?}");
+        assert!(path.symlink_metadata().is_ok());
+        // Through a link that leads somewhere, the file and the directory where it lies are synced.
+        drop(create_file(&directory.path("target")));
+        open(&path, OpenMode::Existing, DEVELOPMENT).unwrap();
+    }
+
+    #[test]
+    fn permission_is_asked_for() {
+        for errno in [libc::EACCES, libc::EPERM] {
+            let error = classify(Error::from_raw_os_error(errno), true);
+            assert!(matches!(error, OpenError::Permission), "{error:?}");
+        }
+        let directory = TestDirectory::new();
+        let path = directory.path("data");
+        let file = create_file(&path);
+        file.set_permissions(std::fs::Permissions::from_mode(0o000)).unwrap();
+        let root = file.metadata().unwrap().uid() == 0;
+        drop(file);
+        for mode in [OpenMode::Existing, OpenMode::ReadOnly] {
+            let result = open(&path, mode, DEVELOPMENT);
+            // Root may open what it likes.
+            assert_eq!(matches!(result, Err(OpenError::Permission)), !root, "{result:?}");
+        }
+    }
+
+    #[test]
+    fn without_direct_io_only_development_and_readers_go_on() {
+        // No file of this file system has direct I/O.
+        let path = Path::new("/proc/self/comm");
+        let result = open(path, OpenMode::Existing, false);
+        assert!(matches!(result, Err(OpenError::NoDirectIO)), "{result:?}");
+        let result = open(path, OpenMode::Existing, true);
+        // It goes on, up to the sync, which this file system has not either.
+        assert!(matches!(result, Err(OpenError::Other(_))), "{result:?}");
+        let (_, direct) = open(path, OpenMode::ReadOnly, false).unwrap();
+        assert!(!direct);
+    }
+
+    #[test]
+    fn a_refused_create_leaves_nothing_behind() {
+        let directory = TestDirectory::new();
+        let path = directory.path("data");
+        let direct = match open(&path, OpenMode::Create, false) {
+            Ok((file, direct)) => {
+                assert_eq!(file.metadata().unwrap().len(), 0);
+                direct
+            }
+            Err(error) => {
+                assert!(matches!(error, OpenError::NoDirectIO), "{error:?}");
+                assert!(path.symlink_metadata().is_err());
+                false
+            }
+        };
+        let again = open(&path, OpenMode::Create, DEVELOPMENT);
+        assert_eq!(matches!(again, Err(OpenError::Exists)), direct, "{again:?}");
+        // What others have written there is not taken for a leftover.
+        let path = directory.path("other");
+        std::fs::write(&path, b"precious").unwrap();
+        remove_if_empty(&path);
+        assert_eq!(std::fs::read(&path).unwrap(), b"precious");
+    }
+
+    #[test]
+    fn the_flags_are_in_force() {
+        let directory = TestDirectory::new();
+        let path = directory.path("data");
+        for mode in [OpenMode::Create, OpenMode::Existing, OpenMode::ReadOnly] {
+            let (file, direct) = open(&path, mode, DEVELOPMENT).unwrap();
+            let info = format!("/proc/self/fdinfo/{}", file.as_raw_fd());
+            let info = std::fs::read_to_string(info).unwrap();
+            let flags = info.lines().find_map(|line| line.strip_prefix("flags:")).unwrap();
+            let flags = i32::from_str_radix(flags.trim(), 8).unwrap();
+            assert_eq!(flags & libc::O_DIRECT != 0, direct);
+            assert_eq!(flags & libc::O_DSYNC != 0, mode != OpenMode::ReadOnly);
+            assert!(flags & libc::O_CLOEXEC != 0);
+        }
+    }
+
+    #[test]
+    fn carries_out_a_bounded_amount_at_a_time() {
+        let directory = TestDirectory::new();
+        let mut files = Files::new(DEVELOPMENT);
+        let file = files.open(&directory.path("data"), OpenMode::Create).unwrap();
+        let read_all = |files: &mut Files| {
+            for token in 0..12 {
+                files.read(file, 0, AlignedBuffer::zeroed(1024 * 1024), token);
+            }
+        };
+        let tokens = |events: &[Event]| {
+            let token = |event: &Event| match event {
+                Event::ReadDone { token, .. } => *token,
+                event => panic!("{event:?}"),
+            };
+            events.iter().map(token).collect::<Vec<_>>()
+        };
+
+        // Bounded by bytes when the time stands still.
+        read_all(&mut files);
+        let mut events = Vec::new();
+        for count in [4, 8, 12, 12] {
+            files.carry_out(|| Duration::ZERO, &mut events);
+            assert_eq!(events.len(), count);
+            assert_eq!(files.is_idle(), count == 12);
+        }
+        assert_eq!(tokens(&events), (0..12).collect::<Vec<_>>());
+
+        // Bounded by time, but never to nothing at all.
+        read_all(&mut files);
+        let mut events = Vec::new();
+        for count in 1..=12 {
+            files.carry_out(|| CARRY_TIME_MAX, &mut events);
+            assert_eq!(events.len(), count);
+        }
+        assert!(files.is_idle());
+    }
+
+    #[test]
+    fn a_failed_write_is_reported() {
+        let directory = TestDirectory::new();
+        let path = directory.path("data");
+        drop(create_file(&path));
+        let mut files = Files::new(DEVELOPMENT);
+        let file = files.open(&path, OpenMode::ReadOnly).unwrap();
+        // The descriptor refuses what the queue is made to believe.
+        files.files[file.0 as usize].writable = true;
+        files.write(file, 0, AlignedBuffer::zeroed(SECTOR_SIZE).freeze(), 7);
+        let mut events = Vec::new();
+        files.carry_out(|| Duration::ZERO, &mut events);
+        assert!(
+            matches!(events[..], [Event::WriteDone { token: 7, result: Err(_) }]),
+            "{events:?}"
+        );
     }
 }

@@ -1,5 +1,5 @@
-//! F5: [`MioIO`]: the world as it is. Sockets and signals by readiness through mio (epoll), files by
-//! completion, carried out inline.
+//! F5: [`MioIO`]: the world as it is. Sockets and signals by readiness through mio (epoll), files
+//! by completion, carried out inline.
 //!
 //! ```text
 //!   run(timeout):

@@ -12,16 +12,18 @@
 //! with what it is ready for. *Files* are completion based: the call queues, the result comes as an
 //! event out of a later [`IO::run`], never inside the call.
 //!
-//! **Invariants:** no callback, so no reentrancy; ids are never reused while the program runs (or not
-//! before billions of others); every queued file operation completes exactly once, in any order; time
-//! and entropy enter the program here and nowhere else. To name a socket that is not open, or is of
-//! the other kind, is a defect of the caller: a panic.
+//! **Invariants:** no callback, so no reentrancy; ids are never reused while the program runs (or
+//! not before billions of others); every queued file operation completes exactly once, in any
+//! order; time and entropy enter the program here and nowhere else. To name a socket that is not
+//! open, or is of the other kind, is a defect of the caller: a panic.
 //!
 //! **Not here:** messages, peers, retries.
 
 mod file;
 mod mio;
 mod socket;
+#[cfg(test)]
+mod test_directory;
 mod transfer;
 
 pub use self::mio::{MioIO, MioOptions};
@@ -152,14 +154,14 @@ pub trait IO {
     /// `WouldBlock` when there is no room; else the connection is dead.
     fn send(&mut self, socket: SocketId, slices: &[IoSlice<'_>]) -> Result<usize>;
 
-    /// Closes a socket or listener. No later [`IO::run`] reports an event of it; what `run` reported
-    /// before and the caller has not looked at may still name it. What was sent is still delivered,
-    /// unless there are received bytes that nobody took: then the peer sees a reset.
+    /// Closes a socket or listener. No later [`IO::run`] reports an event of it; what `run` has
+    /// reported and the caller has not looked at may still name it. What was sent is still
+    /// delivered, unless there are received bytes that nobody took: then the peer sees a reset.
     fn close(&mut self, socket: SocketId);
 
-    /// Opens a data file for whole, aligned sectors. Writes are durable when they complete. It stays
-    /// open, and locked, as long as the IO lives. May block for a second, if another process holds
-    /// the lock.
+    /// Opens a data file for whole, aligned sectors. Writes are durable when they complete. It
+    /// stays open, and locked, as long as the IO lives. May block for part of a second while
+    /// another process holds the lock.
     ///
     /// # Errors
     /// See [`OpenError`].
@@ -181,9 +183,9 @@ pub trait IO {
     fn write(&mut self, file: FileId, offset: u64, sectors: Bytes, token: FileToken);
 
     /// Waits at most `timeout` for something to happen, carries queued file operations forward, and
-    /// appends what happened to `events`. Returns early as soon as there is an event, and may return
-    /// early without one, while file operations are queued above all. May oversleep by a
-    /// millisecond or so.
+    /// appends what happened to `events`. Returns early as soon as there is an event, and may
+    /// return early without one (a signal). May oversleep by a millisecond or so, and by the time
+    /// that one file operation takes.
     fn run(&mut self, timeout: Duration, events: &mut Vec<Event>);
 
     /// Nanoseconds on a clock that never goes back, from an arbitrary start. Not comparable between

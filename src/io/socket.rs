@@ -4,7 +4,7 @@
 //!   option             value            why
 //!   TCP_NODELAY        on               whole messages are sent with one call; none waits for more
 //!   SO_KEEPALIVE       5 s + 3 × 4 s    an idle peer whose machine is gone is noticed after 17 s
-//!   TCP_USER_TIMEOUT   17 s             and one that leaves sent bytes unacknowledged, just as soon
+//!   TCP_USER_TIMEOUT   17 s             and one that leaves sent bytes unacknowledged, as soon
 //!   SO_REUSEADDR       listeners        a restarted replica can have its address again at once
 //!   SO_SNDBUF, RCVBUF  the kernel's     a fixed size would end the kernel's own tuning, and be cut
 //!                                       to net.core.wmem_max, less than the tuning goes up to
@@ -50,8 +50,8 @@ pub(super) enum AcceptError {
 }
 
 impl AcceptError {
-    /// Sorts an error of `accept`. What is not known is taken for a lack of resources, which leads to
-    /// a pause and never to a busy loop.
+    /// Sorts an error of `accept`. What is not known is taken for a lack of resources, which leads
+    /// to a pause and never to a busy loop.
     pub(super) fn of(error: &Error) -> Self {
         match error.kind() {
             ErrorKind::WouldBlock => return Self::Empty,

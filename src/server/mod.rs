@@ -1,0 +1,305 @@
+//! F6: one replica as a running process: the loop that joins the replica, the executor, the bus and
+//! the data file over an [`IO`]. One thread owns everything.
+//!
+//! ```text
+//!   ┌─► run: wait for events until the next tick
+//!   │     file results ──► replica          sockets ──► marks in the bus
+//!   │   receive all that is there ──► replica / requests
+//!   │   tick, if it is due
+//!   │   end of the turn: the primary seals what has gathered
+//!   │   flush: one vectored send per connection
+//!   └──
+//!   after each input the effects are drained: reads and writes to IO, messages to the bus,
+//!   committed prepares to the executor, whose replies go to the bus
+//! ```
+//!
+//! **Invariants:** gather, think, act: nothing is sent before everything that arrived has been seen.
+//! Ticks never bunch: a turn that took long is followed by one tick. Only a normal primary answers
+//! requests with what it executed.
+//!
+//! **Not here:** decisions. The protocol is the replica's, what a request does the executor's.
+
+mod opening;
+mod requests;
+
+use crate::bus::{BusConfig, Identity, MessageBus, Peer, Received};
+use crate::constants::TICK_NS;
+use crate::fatal::{Fatal, FatalKind};
+use crate::io::{Event, FileId, FileToken, IO};
+use crate::replica::executor::{ClientReply, CommitOutcome, Executor};
+use crate::replica::{Effects, Now, Replica};
+use crate::state_machine::StateMachine;
+use crate::stdx::{AlignedBuffer, Prng};
+use crate::storage::{ReadResult, Request, Token};
+use crate::wire::{ClusterId, Command, Message, ReplicaIndex};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// What `start` needs to know.
+#[derive(Debug, Clone)]
+pub struct ServerConfig {
+    /// The data file.
+    pub path: PathBuf,
+    /// Which replica this is; must be the file's.
+    pub replica: ReplicaIndex,
+    /// The cluster, if the caller insists on one; must be the file's.
+    pub cluster: Option<ClusterId>,
+    /// Where the replicas listen, by index.
+    pub addresses: Vec<SocketAddr>,
+    /// Where this one listens, if not at its own address in `addresses`.
+    pub listen: Option<SocketAddr>,
+}
+
+/// How a turn ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// Go on.
+    Continue,
+    /// The process was asked to end.
+    Terminate,
+}
+
+/// A replica with everything around it.
+#[derive(Debug)]
+pub struct Server<S: StateMachine> {
+    replica: Replica,
+    executor: Executor<S>,
+    bus: MessageBus,
+    file: FileId,
+    address: SocketAddr,
+    /// What each file operation in flight is for.
+    tokens: BTreeMap<FileToken, Token>,
+    token_next: FileToken,
+    /// The monotonic time of the next tick, ns.
+    tick_next: u64,
+    /// There is more to receive than one turn takes.
+    more: bool,
+    // Kept to keep their memory.
+    effects: Effects,
+    events: Vec<Event>,
+    received: Vec<Received>,
+    replies: Vec<ClientReply>,
+}
+
+/// What one input may ask of the data file, or send: more is a bug.
+const EFFECTS_MAX: usize = 4096;
+
+impl<S: StateMachine> Server<S> {
+    /// Opens the data file, reads it, and listens.
+    ///
+    /// # Errors
+    /// A data file that cannot be had, is not this replica's, or is damaged beyond what this replica
+    /// may decide alone; an address that cannot be listened on.
+    pub fn open<I: IO>(
+        io: &mut I,
+        config: ServerConfig,
+        state_machine: S,
+    ) -> Result<Self, Fatal> {
+        let mut prng = Prng::from_seed(io.entropy());
+        let (file, opened) = opening::open(io, &config)?;
+        let state = opened.superblock.state();
+        let executor = Executor::new(state_machine, &state.geometry);
+        let bus_config = BusConfig::new(
+            Identity::Replica(state.replica),
+            state.cluster,
+            config.addresses.clone(),
+            state.geometry.message_size,
+        );
+        let mut bus = MessageBus::new(bus_config, prng.fork());
+        let listen = config.listen.unwrap_or(config.addresses[state.replica.index()]);
+        let address = bus.listen(io, listen).map_err(|error| {
+            Fatal::new(
+                FatalKind::Listen,
+                format!(
+                    "cannot listen on {listen}: {error}; is another replica running there? \
+                     choose another address with --listen"
+                ),
+            )
+        })?;
+        let mut effects = Effects::default();
+        let now = Now { monotonic: io.monotonic(), realtime: io.realtime() };
+        let replica = Replica::open(opened, now, prng, &mut effects);
+        let mut server = Self {
+            replica,
+            executor,
+            bus,
+            file,
+            address,
+            tokens: BTreeMap::new(),
+            token_next: 0,
+            tick_next: now.monotonic + TICK_NS,
+            more: false,
+            effects,
+            events: Vec::new(),
+            received: Vec::new(),
+            replies: Vec::new(),
+        };
+        server.drain(io)?;
+        Ok(server)
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The protocol's state.
+    pub fn replica(&self) -> &Replica {
+        &self.replica
+    }
+
+    /// The sessions and the store.
+    pub fn executor(&self) -> &Executor<S> {
+        &self.executor
+    }
+
+    /// Runs until the process is asked to end.
+    ///
+    /// # Errors
+    /// What makes it impossible to go on.
+    pub fn run<I: IO>(&mut self, io: &mut I) -> Result<(), Fatal> {
+        while self.turn(io)? == Turn::Continue {}
+        self.bus.close_all(io);
+        Ok(())
+    }
+
+    /// One turn of the loop.
+    ///
+    /// # Errors
+    /// What makes it impossible to go on.
+    pub fn turn<I: IO>(&mut self, io: &mut I) -> Result<Turn, Fatal> {
+        let busy = self.more || self.replica.wants_turn();
+        let wait = if busy { 0 } else { self.tick_next.saturating_sub(io.monotonic()) };
+        let mut events = std::mem::take(&mut self.events);
+        io.run(Duration::from_nanos(wait), &mut events);
+        let now = Now { monotonic: io.monotonic(), realtime: io.realtime() };
+        self.replica.set_now(now);
+        let mut turn = Turn::Continue;
+        for event in events.drain(..) {
+            if matches!(event, Event::Terminate) {
+                turn = Turn::Terminate;
+            }
+            self.on_event(io, event)?;
+        }
+        self.events = events;
+
+        let mut received = std::mem::take(&mut self.received);
+        self.more = self.bus.receive(io, &mut received);
+        for Received { message, peer, .. } in received.drain(..) {
+            self.on_message(&message, peer);
+            self.drain(io)?;
+        }
+        self.received = received;
+
+        if now.monotonic >= self.tick_next {
+            self.replica.on_tick(&mut self.effects);
+            self.drain(io)?;
+            self.bus.tick(io);
+            self.tick_next = (self.tick_next + TICK_NS).max(now.monotonic + TICK_NS / 2);
+        }
+        self.replica.on_turn_end(&mut self.effects);
+        self.drain(io)?;
+        self.bus.pause_clients(self.replica.is_gathering_full());
+        self.bus.flush(io);
+        Ok(turn)
+    }
+
+    fn on_event<I: IO>(&mut self, io: &mut I, event: Event) -> Result<(), Fatal> {
+        match event {
+            Event::Socket { socket, readable, writable } => {
+                self.bus.on_event(io, socket, readable, writable);
+            }
+            Event::ReadDone { token, buffer, unreadable } => {
+                let token = self.tokens.remove(&token).expect("a read that was begun");
+                let result = ReadResult { buffer, unreadable };
+                self.replica.on_read_done(token, result, &mut self.effects);
+            }
+            Event::WriteDone { token, result } => {
+                let token = self.tokens.remove(&token).expect("a write that was begun");
+                result.map_err(|error| opening::fatal_write(&error))?;
+                self.replica.on_write_done(token, &mut self.effects);
+            }
+            Event::Terminate => log::info!("{}: asked to end", self.replica),
+        }
+        self.drain(io)
+    }
+
+    fn on_message(&mut self, message: &Message, peer: Option<Peer>) {
+        let header = message.header();
+        match header.command {
+            Command::Request(request) => self.on_request(&header.with(request), message),
+            Command::PingClient(ping) => self.on_ping_client(&ping),
+            Command::RequestStatus(request) => self.on_request_status(&request),
+            Command::Reply(_) | Command::PongClient(_) | Command::Eviction(_)
+            | Command::Reject(_) | Command::Status(_) => {
+                log::debug!("{}: ignoring {} (for clients)", self.replica, header.command.name());
+            }
+            _ if matches!(peer, Some(Peer::Client(_))) => {
+                log::debug!("{}: ignoring {} of a client", self.replica, header.command.name());
+            }
+            _ => self.replica.on_message(message, &mut self.effects),
+        }
+    }
+
+    /// Carries out what the replica wants, until it wants nothing more.
+    fn drain<I: IO>(&mut self, io: &mut I) -> Result<(), Fatal> {
+        while !self.effects.is_empty() {
+            if let Some(fatal) = self.effects.fatal.take() {
+                return Err(fatal);
+            }
+            assert!(self.effects.requests.len() <= EFFECTS_MAX);
+            assert!(self.effects.sends.len() <= EFFECTS_MAX);
+            for request in self.effects.requests.drain(..) {
+                let token = self.token_next;
+                self.token_next += 1;
+                let purpose = submit(io, self.file, token, request);
+                self.tokens.insert(token, purpose);
+            }
+            for (to, message) in self.effects.sends.drain(..) {
+                if let Err(dropped) = self.bus.send(Peer::Replica(to), &message) {
+                    log::trace!("{}: dropped for replica {to}: {dropped:?}", self.replica);
+                }
+            }
+            for (client, message) in self.effects.client_sends.drain(..) {
+                let _ = self.bus.send(Peer::Client(client), &message);
+            }
+            if let Some(prepare) = self.effects.commit.take() {
+                self.execute(&prepare);
+            }
+        }
+        Ok(())
+    }
+
+    fn execute(&mut self, prepare: &Message) {
+        let op = prepare.prepare_header().op();
+        assert!(self.replies.is_empty());
+        match self.executor.commit(prepare, &mut self.replies) {
+            CommitOutcome::Done => {}
+            CommitOutcome::Suspended => panic!("a store in memory never suspends"),
+        }
+        assert_eq!(self.executor.op(), op);
+        let mut replies = std::mem::take(&mut self.replies);
+        let primary = self.replica.is_primary();
+        for reply in replies.drain(..).filter(|_| primary) {
+            self.send_client_reply(&reply);
+        }
+        self.replies = replies;
+        self.replica.on_commit_done(op, &mut self.effects);
+    }
+}
+
+/// Queues a demand on the data file; returns what it is for.
+fn submit<I: IO>(io: &mut I, file: FileId, token: FileToken, request: Request) -> Token {
+    match request {
+        Request::Read { token: purpose, offset, size } => {
+            io.read(file, offset, AlignedBuffer::zeroed(size), token);
+            purpose
+        }
+        Request::Write { token: purpose, offset, sectors } => {
+            io.write(file, offset, sectors, token);
+            purpose
+        }
+    }
+}

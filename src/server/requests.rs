@@ -1,0 +1,104 @@
+//! F6: what clients ask: the replica says whose it is, the sessions say whether it is new, and only
+//! then it gathers.
+//!
+//! **Invariants:** only a normal primary evicts or refuses; a backup answers from its own table or
+//! hands the request on; nothing here changes the sessions.
+
+use super::Server;
+use crate::bus::Peer;
+use crate::replica::Route;
+use crate::replica::executor::{Admission, ClientReply};
+use crate::state_machine::StateMachine;
+use crate::wire::{
+    ClientId, Eviction, EvictionReason, Header, Message, PingClient, RejectReason, ReplicaIndex,
+    Request, RequestStatus,
+};
+
+impl<S: StateMachine> Server<S> {
+    pub(super) fn on_request(&mut self, header: &Header<Request>, message: &Message) {
+        match self.replica.route(header) {
+            Route::Primary => self.primary_on_request(header, message),
+            Route::Backup { primary } => self.backup_on_request(header, message, primary),
+            Route::Reject(reason) => self.send_reject(&header.command, reason),
+            Route::Ignore(reason) => self.ignore(reason),
+        }
+    }
+
+    fn primary_on_request(&mut self, header: &Header<Request>, message: &Message) {
+        match self.executor.admit(header, message.body()) {
+            Admission::Accept => {
+                if let Err(reason) = self.replica.gather(message) {
+                    self.ignore(reason);
+                }
+            }
+            Admission::Reply(reply) => self.send_client_reply(&ClientReply::Reply(*reply)),
+            Admission::Ignore(reason) => self.ignore(reason),
+            Admission::Evict(reason) => {
+                let Request { client, session, .. } = header.command;
+                self.send_eviction(client, session, reason);
+            }
+            Admission::Reject(reason) => self.send_reject(&header.command, reason),
+        }
+    }
+
+    /// The client cannot reach the primary, or its reply was lost on the way.
+    fn backup_on_request(
+        &mut self,
+        header: &Header<Request>,
+        message: &Message,
+        primary: ReplicaIndex,
+    ) {
+        match self.executor.admit(header, message.body()) {
+            Admission::Reply(reply) => self.send_client_reply(&ClientReply::Reply(*reply)),
+            Admission::Reject(reason) => self.send_reject(&header.command, reason),
+            // The table here may be behind: the primary decides.
+            Admission::Accept | Admission::Evict(_) | Admission::Ignore(_) => {
+                let _ = self.bus.send(Peer::Replica(primary), message);
+            }
+        }
+    }
+
+    pub(super) fn on_ping_client(&mut self, ping: &PingClient) {
+        let PingClient { client, timestamp_monotonic } = *ping;
+        if let Some(pong) = self.replica.pong_client(client, timestamp_monotonic) {
+            let _ = self.bus.send(Peer::Client(client), &pong);
+        }
+    }
+
+    pub(super) fn on_request_status(&mut self, request: &RequestStatus) {
+        let status =
+            self.replica.status_message(request.client, self.executor.sessions_count());
+        let _ = self.bus.send(Peer::Client(request.client), &status);
+    }
+
+    pub(super) fn send_client_reply(&mut self, reply: &ClientReply) {
+        match reply {
+            ClientReply::Reply(reply) => {
+                let peer = Peer::Client(reply.client);
+                if self.bus.is_connected(peer) {
+                    let message = reply.to_message(&self.replica.author_for_clients());
+                    let _ = self.bus.send(peer, &message);
+                }
+            }
+            ClientReply::Evicted { client, session, reason } => {
+                self.send_eviction(*client, *session, *reason);
+            }
+        }
+    }
+
+    fn send_eviction(&mut self, client: ClientId, session: u64, reason: EvictionReason) {
+        log::info!("{}: client {client} has no session {session} ({reason:?})", self.replica);
+        let eviction = Eviction { client, session, reason: reason as u8 };
+        let message = Message::new(&self.replica.author_for_clients(), eviction, &[]);
+        let _ = self.bus.send(Peer::Client(client), &message);
+    }
+
+    fn send_reject(&mut self, request: &Request, reason: RejectReason) {
+        let message = self.replica.reject(request, reason);
+        let _ = self.bus.send(Peer::Client(request.client), &message);
+    }
+
+    fn ignore(&self, reason: &str) {
+        log::debug!("{}: on_request: ignoring ({reason})", self.replica);
+    }
+}
