@@ -1,8 +1,8 @@
-//! As much of JSON as `vsr … --json` prints: parsed strictly, so that what is not JSON fails a test.
+//! As much of JSON as `vsr … --json` prints: parsed strictly, so that what is not JSON fails.
 //!
 //! **Invariants:** the whole text is one value; nothing is guessed.
 //!
-//! **Not here:** numbers with fractions or exponents, which the commands that tests read never print.
+//! **Not here:** numbers with fractions or exponents: no command that tests read prints them.
 
 use std::collections::BTreeMap;
 

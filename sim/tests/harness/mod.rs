@@ -2,7 +2,7 @@
 //! pauses and restarts replicas, asks them for their status, and leaves nothing behind.
 //!
 //! ```text
-//!   test ──► Cluster ──► child processes `vsr start` ──► data files and logs in a folder of its own
+//!   test ──► Cluster ──► child processes `vsr start` ──► data files and logs in its own folder
 //!               └─────► `vsr status --json`, polled until a condition holds or a deadline passes
 //! ```
 //!

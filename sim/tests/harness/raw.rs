@@ -2,7 +2,7 @@
 //!
 //! **Invariants:** what it receives is validated by the product's decoder; every wait is bounded.
 //!
-//! **Not here:** resending, sessions that survive, choosing a replica: the library's client does so.
+//! **Not here:** resending, choosing a replica: the library's client does so.
 
 use super::{DEADLINE, now};
 use bytes::Bytes;
