@@ -20,3 +20,5 @@ pub mod replica;
 pub mod io;
 
 pub mod bus;
+
+pub mod server;

@@ -41,6 +41,8 @@ impl Replica {
         self.timestamp_next = self
             .timestamp_next
             .max(header.command.timestamp + u64::from(header.command.entry_count));
+        self.counters.ops_committed += 1;
+        self.counters.requests_committed += u64::from(header.command.entry_count);
         for (client, request) in Self::clients_of(message.body()) {
             if self.requests_in_flight.get(&client) == Some(&request) {
                 self.requests_in_flight.remove(&client);

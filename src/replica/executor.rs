@@ -15,9 +15,9 @@
 //! are decided one by one here, each after all before it. So a duplicate within a batch finds its
 //! original executed, and a request behind the eviction of its session finds no session.
 //!
-//! **Invariants:** the store and the sessions are a function of the committed prepares from op 1 on,
-//! and so are the replies; ops are executed in order, each entry exactly once; an attempt that is
-//! suspended leaves nothing behind; between entries the store is settled.
+//! **Invariants:** the store and the sessions are a function of the committed prepares from op 1
+//! on, and so are the replies; ops are executed in order, each entry exactly once; an attempt that
+//! is suspended leaves nothing behind; between entries the store is settled.
 //!
 //! **Not here:** which prepares are committed; genesis, which changes the replica and not the
 //! state machine; what is gathered or prepared.
@@ -115,6 +115,7 @@ impl<S: StateMachine> Executor<S> {
     pub fn new(state_machine: S, geometry: &Geometry) -> Self {
         assert_eq!(geometry.invalid(), None);
         let message_body_size_max = geometry.message_size - HEADER_SIZE;
+        assert!(geometry.request_size_max() < message_body_size_max);
         Self {
             state_machine,
             store: Store::new(),
@@ -155,6 +156,7 @@ impl<S: StateMachine> Executor<S> {
     /// upon while the log beyond holds entries of that client.
     pub fn admit(&self, header: &Header<Request>, body: &[u8]) -> Admission {
         assert_eq!(header.body_size() as usize, body.len());
+        assert!(self.store.is_settled());
         let Some(id) = RequestId::of(header) else {
             return Admission::Reject(RejectReason::Invalid);
         };
@@ -170,7 +172,11 @@ impl<S: StateMachine> Executor<S> {
             Operation::Register | Operation::Deregister | Operation::Apply => {
                 match self.sessions.decide(&id) {
                     Decision::Execute => self.admit_valid(id.operation, body),
-                    Decision::Reply(reply) => Admission::Reply(Box::new(reply.clone())),
+                    Decision::Reply(reply) => {
+                        assert_eq!(reply.client, id.client);
+                        assert_eq!(reply.request_checksum, id.checksum);
+                        Admission::Reply(Box::new(reply.clone()))
+                    }
                     Decision::Evict(reason) => Admission::Evict(reason),
                     Decision::Ignore(reason) => Admission::Ignore(reason),
                 }
@@ -201,6 +207,8 @@ impl<S: StateMachine> Executor<S> {
     pub fn commit(&mut self, prepare: &Message, replies: &mut Vec<ClientReply>) -> CommitOutcome {
         let header = prepare.prepare_header();
         assert_eq!(header.op(), self.op + 1);
+        assert!(header.command.commit <= self.op, "what it commits is executed");
+        assert!(self.entries_done <= header.command.entry_count);
         assert!(self.store.is_settled());
         let mut entries = Entries::new(prepare.body());
         for _ in 0..self.entries_done {
@@ -210,11 +218,9 @@ impl<S: StateMachine> Executor<S> {
         for item in entries {
             let (entry, body) = item.expect("checked when the prepare came in");
             let index = self.entries_done;
-            let timestamp = header
-                .command
-                .timestamp
-                .checked_add(u64::from(index))
-                .expect("timestamps end in the year 2554");
+            // Saturating: a timestamp of nonsense is the primary's fault, and what is committed must
+            // not stop every replica at every start.
+            let timestamp = header.command.timestamp.saturating_add(u64::from(index));
             let placed = Placed { entry: &entry, body, op: header.op(), index, timestamp };
             match self.commit_entry(&placed) {
                 Ok(reply) => replies.extend(reply),
@@ -231,6 +237,8 @@ impl<S: StateMachine> Executor<S> {
 
     fn commit_entry(&mut self, placed: &Placed<'_>) -> Result<Option<ClientReply>, Suspended> {
         let entry = placed.entry;
+        assert_eq!(entry.size as usize, placed.body.len());
+        assert_eq!(placed.op, self.op + 1);
         if entry.client.0 == 0 {
             // The protocol's own. A request of nobody has nobody to answer.
             return Ok(None);
@@ -244,7 +252,11 @@ impl<S: StateMachine> Executor<S> {
             Operation::Register | Operation::Deregister | Operation::Apply => {
                 match self.sessions.decide(&placed.request_id()) {
                     Decision::Execute => self.execute(placed).map(Some),
-                    Decision::Reply(reply) => Ok(Some(ClientReply::Reply(reply.clone()))),
+                    Decision::Reply(reply) => {
+                        assert_eq!(reply.client, entry.client);
+                        assert!(reply.op <= placed.op);
+                        Ok(Some(ClientReply::Reply(reply.clone())))
+                    }
                     Decision::Evict(reason) => {
                         let Entry { client, session, .. } = *entry;
                         Ok(Some(ClientReply::Evicted { client, session, reason }))
@@ -257,6 +269,8 @@ impl<S: StateMachine> Executor<S> {
 
     /// Executes what the sessions said to execute, and enters it into them.
     fn execute(&mut self, placed: &Placed<'_>) -> Result<ClientReply, Suspended> {
+        assert_ne!(placed.entry.client.0, 0);
+        assert!(placed.op > self.op);
         let reply = match placed.entry.operation {
             Operation::Register => {
                 if self.valid(Operation::Register, placed.body) {
@@ -286,8 +300,8 @@ impl<S: StateMachine> Executor<S> {
         Ok(ClientReply::Reply(reply))
     }
 
-    /// Lets the state machine carry out the entry: the result and the reply. What it wrote is in the
-    /// store exactly if the result is [`RESULT_OK`].
+    /// Lets the state machine carry out the entry: the result and the reply. What it wrote is in
+    /// the store exactly if the result is [`RESULT_OK`].
     fn run(&mut self, placed: &Placed<'_>) -> Result<(u32, Bytes), Suspended> {
         assert!(self.store.is_settled());
         let operation = placed.entry.operation;
@@ -322,9 +336,12 @@ impl<S: StateMachine> Executor<S> {
             return Err(Suspended);
         }
         if result == RESULT_OK {
+            assert!(self.store.is_settled());
             // Boxed, because a stored reply is kept and should not keep spare capacity with it.
             return Ok((RESULT_OK, Bytes::from(reply.bytes.into_boxed_slice())));
         }
+        assert!(!suspended);
+        assert_ne!(result, RESULT_OK);
         self.store.abandon_overlay();
         Ok((result, Bytes::new()))
     }
@@ -333,10 +350,14 @@ impl<S: StateMachine> Executor<S> {
 impl Placed<'_> {
     fn request_id(&self) -> RequestId {
         let Entry { client, session, request, checksum, operation, .. } = *self.entry;
+        assert_ne!(client.0, 0);
+        assert_ne!(operation, Operation::Query);
         RequestId { client, session, request, operation, checksum }
     }
 
     fn reply(&self, session: u64, result: u32, body: Bytes) -> StoredReply {
+        assert!(result == RESULT_OK || body.is_empty(), "a code comes without a body");
+        assert!(body.len() < u32::MAX as usize);
         StoredReply {
             client: self.entry.client,
             session,
@@ -350,3 +371,7 @@ impl Placed<'_> {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "executor_tests.rs"]
+mod tests;

@@ -35,6 +35,10 @@ impl Replica {
             self.primary_prepare_genesis(effects);
         } else if known_as != self.incarnation {
             effects.fatal = Some(self.fatal_replaced());
+        } else if self.op > 0 && self.commit_max == 0 {
+            // The sender is born, and its genesis names this file: it is the one acknowledged here.
+            self.backup_learn_commit(1);
+            self.progress(effects);
         }
     }
 
@@ -70,8 +74,12 @@ impl Replica {
         }
         let message = self.genesis(IncarnationTable { op: 1, incarnations });
         let id = message.prepare_header().id();
+        self.genesis_named = Some(id);
         if self.op == 0 {
-            log::info!("{self}: all {} replicas have met: preparing the genesis", self.replica_count);
+            log::info!(
+                "{self}: all {} replicas have met: preparing the genesis",
+                self.replica_count
+            );
             return self.primary_prepare(message, effects);
         }
         assert_eq!(self.op, 1, "no op 2 before the genesis is committed");

@@ -124,6 +124,10 @@ pub struct Counters {
     pub requests_sealed: u64,
     /// Views entered.
     pub view_changes: u64,
+    /// Prepares executed.
+    pub ops_committed: u64,
+    /// Requests in them.
+    pub requests_committed: u64,
 }
 
 /// One replica of a cluster, without IO.
@@ -590,7 +594,10 @@ impl Replica {
     /// gathered, and lets writes that completed together share a header sector.
     pub fn on_turn_end(&mut self, effects: &mut Effects) {
         self.primary_seal(effects);
-        self.journal.flush_headers(&mut effects.requests);
+        // What a view change cut from the log is only cut on disk once the superblock says so.
+        if self.view_is_durable() {
+            self.journal.flush_headers(&mut effects.requests);
+        }
     }
 
     // ---- pings
@@ -668,7 +675,6 @@ impl Replica {
             header.command.ping_timestamp_monotonic,
             header.command.timestamp_realtime,
             self.now.monotonic,
-            self.now.realtime,
         );
         self.on_view_heard(header.replica, header.view, header.incarnation, effects);
     }

@@ -226,8 +226,7 @@ impl Replica {
     /// The timestamp of the first of `entry_count` entries: after everything before, and as near to
     /// the cluster's time as its clocks agree.
     fn primary_timestamp(&mut self, entry_count: u32) -> u64 {
-        let synchronized =
-            self.clock.realtime_synchronized(self.now.monotonic, self.now.realtime);
+        let synchronized = self.clock.realtime_synchronized(self.now.monotonic, self.now.realtime);
         let timestamp = clock::timestamp_next(
             self.timestamp_next,
             self.timestamp_monotonic,
@@ -262,6 +261,9 @@ impl Replica {
         let header = message.prepare_header();
         if header.size > self.geometry.message_size {
             return self.ignore("on_prepare", "larger than a slot");
+        }
+        if Entries::check(message.body(), header.command.entry_count).is_err() {
+            return self.ignore("on_prepare", "its body is no batch");
         }
         if header.view > self.view {
             // Only a normal primary prepares: its view exists and has a log.
@@ -327,6 +329,9 @@ impl Replica {
             self.cache.insert(op, message.clone());
         }
         self.journal.insert_header(&header);
+        if !self.journal.is_dirty(op) || self.journal.is_writing(&header.id()) {
+            return;
+        }
         // The log that the view began with is made durable before anything of the old is overwritten.
         if self.view_is_durable() && self.journal.can_write(op) {
             self.journal.write_prepare(message, &mut effects.requests);
@@ -595,9 +600,7 @@ impl Replica {
     pub(super) fn clients_of(body: &[u8]) -> impl Iterator<Item = (ClientId, u64)> {
         Entries::new(body)
             .map_while(Result::ok)
-            .filter(|(entry, _)| {
-                entry.client.0 != 0 && entry.operation != Operation::Query
-            })
+            .filter(|(entry, _)| entry.client.0 != 0 && entry.operation != Operation::Query)
             .map(|(entry, _)| (entry.client, entry.request))
     }
 }

@@ -30,6 +30,7 @@ impl Replica {
         let Opened { superblock, journal, .. } = opened;
         let state = superblock.state().clone();
         let quorums = Quorums::new(state.replica_count);
+        let born = state.head.table.op > 0;
         let mut replica = Self {
             cluster: state.cluster,
             replica: state.replica,
@@ -77,7 +78,7 @@ impl Replica {
             clock: ClusterClock::new(state.replica_count, state.replica, quorums.majority),
             detector: FaultDetector::new(HEARTBEAT_NS),
             counters: Counters::default(),
-            timeouts: Timeouts::new(state.head.table.op > 0),
+            timeouts: Timeouts::new(born),
         };
         replica.recover(effects);
         replica
@@ -149,8 +150,7 @@ impl Replica {
             }
         }
         self.recover_head_set();
-        let op_prepare_max =
-            self.geometry.op_prepare_max(self.superblock.state().op_checkpoint);
+        let op_prepare_max = self.geometry.op_prepare_max(self.superblock.state().op_checkpoint);
         !(self.op + 1..=op_prepare_max).any(|op| self.journal.is_faulty(op))
     }
 

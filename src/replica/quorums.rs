@@ -37,8 +37,7 @@ impl Quorums {
             2..=4 => 2,
             _ => 3,
         };
-        let view_change =
-            if replica_count == 2 { 2 } else { replica_count - replication + 1 };
+        let view_change = if replica_count == 2 { 2 } else { replica_count - replication + 1 };
         let nack = replica_count - replication + 1;
         let majority = replica_count / 2 + 1;
         assert!(replication + view_change > replica_count);

@@ -15,9 +15,7 @@
 use super::{ReadPurpose, Replica, Status};
 use crate::constants::HEADER_SIZE;
 use crate::replica::Effects;
-use crate::wire::{
-    Header, Headers, Message, Op, Prepare, RequestHeaders, RequestPrepare,
-};
+use crate::wire::{Header, Headers, Message, Op, Prepare, RequestHeaders, RequestPrepare};
 
 /// Prepares asked for at once.
 const PREPARES_WANTED_MAX: usize = 16;

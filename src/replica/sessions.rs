@@ -9,8 +9,10 @@
 //!            deregister, or evicted: the table is full and this session is the longest unused
 //! ```
 //!
-//! A session's number is the op of its register. For each session the table keeps the last reply, and
-//! with it the number and checksum of the last request. [`Sessions::decide`] says what to do with a
+//! A session's number is the op of its register. (A client that is evicted and registers again
+//! within one op gets the same number twice; nothing can have used it between, because the op was
+//! sealed before anyone knew the number.) For each session the table keeps the last reply, and with
+//! it the number and checksum of the last request. `Sessions::decide` says what to do with a
 //! request; it is asked before a request is taken and again, bindingly, when it is committed:
 //!
 //! | request | session | number | decision |
@@ -25,8 +27,8 @@
 //! | other | the table's | anything else | ignore |
 //!
 //! **Invariants:** a pure function of the committed log: the table changes when an entry is
-//! executed and at no other time; one entry touches one session, so `(op, index in the batch)` of the
-//! last executed entry orders sessions strictly, and the least is evicted; never more than
+//! executed and at no other time; one entry touches one session, so `(op, index in the batch)` of
+//! the last executed entry orders sessions strictly, and the least is evicted; never more than
 //! `clients_max` sessions.
 //!
 //! **Not here:** requests that are gathered or prepared but not committed (the primary looks
@@ -66,6 +68,9 @@ pub struct StoredReply {
 impl StoredReply {
     /// The message to send, with the view and replica of `author`.
     pub fn to_message(&self, author: &Author) -> Message {
+        assert_ne!(self.client.0, 0);
+        assert!(self.result == 0 || self.body.is_empty(), "a code comes without a body");
+        assert!(self.session <= self.op);
         let reply = Reply {
             client: self.client,
             session: self.session,
@@ -149,7 +154,9 @@ impl Sessions {
 
     /// The number of open sessions.
     pub(super) fn count(&self) -> u32 {
-        u32::try_from(self.by_client.len()).expect("at most clients_max")
+        let count = u32::try_from(self.by_client.len()).expect("at most clients_max");
+        assert!(count <= self.clients_max);
+        count
     }
 
     /// What to do with a request that belongs, or should belong, to a session. Changes nothing.
@@ -167,6 +174,8 @@ impl Sessions {
             return Decision::Evict(EvictionReason::NoSession);
         };
         let Session { registered, last, .. } = session;
+        assert_eq!(registered.client, id.client);
+        assert_eq!(registered.session, last.session);
         if id.session < registered.session {
             return Decision::Evict(EvictionReason::SessionTooLow);
         }
@@ -192,11 +201,13 @@ impl Sessions {
         }
     }
 
-    /// Opens a session with the reply to its register, entry `index` of its op. If the table is full,
-    /// the longest unused session ends.
+    /// Opens a session with the reply to its register, entry `index` of its op. If the table is
+    /// full, the longest unused session ends.
     pub(super) fn register(&mut self, reply: StoredReply, index: u32) {
         assert_eq!(reply.operation, Operation::Register);
         assert_eq!(reply.session, reply.op);
+        assert!(reply.session > 0);
+        assert!(reply.body.is_empty());
         assert!(!self.by_client.contains_key(&reply.client));
         if self.count() == self.clients_max {
             let (_, evicted) = self.by_age.pop_first().expect("a full table has sessions");
@@ -205,19 +216,23 @@ impl Sessions {
         }
         let age = (reply.op, index);
         let client = reply.client;
+        assert!(self.age_max() < Some(age), "entries come in order");
         self.by_client.insert(client, Session { registered: reply.clone(), last: reply, age });
         let same_age = self.by_age.insert(age, client);
         assert_eq!(same_age, None);
         self.invariants();
     }
 
-    /// Keeps the reply to the request that [`Self::decide`] said to execute, entry `index` of its op.
+    /// Keeps the reply to the request that [`Self::decide`] said to execute, entry `index` of its
+    /// op.
     pub(super) fn record(&mut self, reply: StoredReply, index: u32) {
+        assert!(matches!(reply.operation, Operation::Apply | Operation::Deregister));
+        let age = (reply.op, index);
+        assert!(self.age_max() < Some(age), "entries come in order");
         let session = self.by_client.get_mut(&reply.client).expect("its request was executed");
         assert_eq!(reply.session, session.registered.session);
         assert_eq!(reply.request, session.last.request + 1);
-        let age = (reply.op, index);
-        assert!(age > session.age);
+        assert!(reply.op > session.registered.op);
         let client = self.by_age.remove(&session.age);
         assert_eq!(client, Some(reply.client));
         self.by_age.insert(age, reply.client);
@@ -231,6 +246,7 @@ impl Sessions {
         let session = self.by_client.remove(&client).expect("its request was executed");
         let removed = self.by_age.remove(&session.age);
         assert_eq!(removed, Some(client));
+        assert_eq!(session.registered.client, client);
         self.invariants();
     }
 
@@ -244,9 +260,19 @@ impl Sessions {
         }
     }
 
+    /// Of the session used last.
+    fn age_max(&self) -> Option<(Op, u32)> {
+        let (age, client) = self.by_age.last_key_value()?;
+        assert_eq!(self.by_client[client].age, *age);
+        Some(*age)
+    }
+
     fn invariants(&self) {
         assert!(self.by_client.len() <= self.clients_max as usize);
         assert_eq!(self.by_client.len(), self.by_age.len());
+        if let Some((age, client)) = self.by_age.first_key_value() {
+            assert_eq!(self.by_client[client].age, *age);
+        }
     }
 }
 

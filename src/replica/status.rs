@@ -1,6 +1,6 @@
 //! F5: what an operator is told.
 
-use super::{Counters, Replica, Status};
+use super::{Replica, Status};
 use crate::wire::{ClientId, Message, ReplicaStatus, StatusReport};
 
 impl Replica {
@@ -12,10 +12,40 @@ impl Replica {
     }
 
     fn status_report(&self, sessions_count: u32) -> StatusReport {
-        let Counters { prepares_repaired, headers_repaired, requests_committed, .. } =
-            self.counters;
         let offset = self.clock.offset(self.now.monotonic, self.now.realtime);
         let op_checkpoint = self.superblock.state().op_checkpoint;
-        StatusReport::default()
+        let log_end = self.geometry.op_prepare_ok_max(op_checkpoint);
+        StatusReport {
+            replica: self.replica,
+            replica_count: self.replica_count,
+            status: match self.status {
+                Status::Normal => ReplicaStatus::Normal,
+                Status::ViewChange => ReplicaStatus::ViewChange,
+                Status::Recovering => ReplicaStatus::Recovering,
+                Status::RecoveringHead => ReplicaStatus::RecoveringHead,
+            },
+            born: self.is_born(),
+            primary: self.primary_of_view(),
+            clock_synchronized: offset.is_some(),
+            view: self.view,
+            log_view: self.log_view,
+            op: self.op,
+            commit_min: self.commit_min,
+            commit_max: self.commit_max,
+            op_checkpoint,
+            incarnation: self.incarnation,
+            clock_offset_ns: offset.unwrap_or(0),
+            prepares_repaired: self.counters.prepares_repaired,
+            headers_repaired: self.counters.headers_repaired,
+            journal_dirty: self.journal.dirty_count(),
+            journal_faulty: self.journal.faulty_count(),
+            journal_slots: self.geometry.journal_slots,
+            sessions_count,
+            log_capacity_left: log_end.saturating_sub(self.op),
+            requests_committed: self.counters.requests_committed,
+            ops_committed: self.counters.ops_committed,
+            uptime_ticks: self.tick,
+            ..StatusReport::default()
+        }
     }
 }

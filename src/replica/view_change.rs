@@ -16,12 +16,11 @@
 //! **Not here:** the selection itself (`select.rs`).
 
 use super::{InFlight, MemberLog, Replica, Status, ViewLog};
-use crate::constants::HEADER_SIZE;
 use crate::replica::Effects;
 use crate::replica::select::{Selection, select};
 use crate::wire::{
-    DoViewChange, Header, HeaderSet, IncarnationTable, Message, Op, Prepare, ReplicaIndex, RequestStartView, StartView,
-    StartViewChange, View,
+    DoViewChange, Header, HeaderSet, IncarnationTable, Message, Op, Prepare, ReplicaIndex,
+    RequestStartView, StartView, StartViewChange, View,
 };
 
 impl Replica {
@@ -29,8 +28,7 @@ impl Replica {
 
     /// A backup judges its primary, once a tick.
     pub(super) fn backup_judge_primary(&mut self, effects: &mut Effects) {
-        let backup =
-            self.status == Status::Normal && self.primary_of_view() != self.replica;
+        let backup = self.status == Status::Normal && self.primary_of_view() != self.replica;
         if !backup || !self.may_vote() || !self.view_is_durable() {
             return;
         }
@@ -391,8 +389,12 @@ impl Replica {
         if self.commit_min < self.commit_max || self.chain_min > self.commit_max + 1 {
             return;
         }
-        let missing: Vec<_> =
-            self.pipeline.iter().map(|in_flight| in_flight.id).filter(|id| !self.cached(id)).collect();
+        let missing: Vec<_> = self
+            .pipeline
+            .iter()
+            .map(|in_flight| in_flight.id)
+            .filter(|id| !self.cached(id))
+            .collect();
         for id in &missing {
             self.read_own(id, effects);
         }
@@ -552,14 +554,21 @@ impl Replica {
         }
     }
 
-    fn backup_install(&mut self, header: &Header<StartView>, set: HeaderSet, effects: &mut Effects) {
+    fn backup_install(
+        &mut self,
+        header: &Header<StartView>,
+        set: HeaderSet,
+        effects: &mut Effects,
+    ) {
         let command = header.command;
         if command.op < self.commit_max {
             return self.ignore("on_start_view", "it ends below what is committed");
         }
         log::info!(
             "{self}: start_view: view {}, head {}, committed {}",
-            header.view, command.op, command.commit_max
+            header.view,
+            command.op,
+            command.commit_max
         );
         if header.view > self.view {
             self.heartbeat_last = 0;

@@ -92,11 +92,7 @@ impl<S: StateMachine> Server<S> {
     /// # Errors
     /// A data file that cannot be had, is not this replica's, or is damaged beyond what this replica
     /// may decide alone; an address that cannot be listened on.
-    pub fn open<I: IO>(
-        io: &mut I,
-        config: ServerConfig,
-        state_machine: S,
-    ) -> Result<Self, Fatal> {
+    pub fn open<I: IO>(io: &mut I, config: ServerConfig, state_machine: S) -> Result<Self, Fatal> {
         let mut prng = Prng::from_seed(io.entropy());
         let (file, opened) = opening::open(io, &config)?;
         let state = opened.superblock.state();
@@ -232,8 +228,11 @@ impl<S: StateMachine> Server<S> {
             Command::Request(request) => self.on_request(&header.with(request), message),
             Command::PingClient(ping) => self.on_ping_client(&ping),
             Command::RequestStatus(request) => self.on_request_status(&request),
-            Command::Reply(_) | Command::PongClient(_) | Command::Eviction(_)
-            | Command::Reject(_) | Command::Status(_) => {
+            Command::Reply(_)
+            | Command::PongClient(_)
+            | Command::Eviction(_)
+            | Command::Reject(_)
+            | Command::Status(_) => {
                 log::debug!("{}: ignoring {} (for clients)", self.replica, header.command.name());
             }
             _ if matches!(peer, Some(Peer::Client(_))) => {

@@ -27,9 +27,8 @@ pub(super) fn open<I: IO>(io: &mut I, config: &ServerConfig) -> Result<(FileId, 
             format!("{}: cannot tell the size of the data file: {error}", path.display()),
         )
     })?;
-    let opened = read(io, file, size, config).map_err(|fatal| {
-        Fatal::new(fatal.kind, format!("{}: {}", path.display(), fatal.text))
-    })?;
+    let opened = read(io, file, size, config)
+        .map_err(|fatal| Fatal::new(fatal.kind, format!("{}: {}", path.display(), fatal.text)))?;
     Ok((file, opened))
 }
 

@@ -66,8 +66,7 @@ impl<S: StateMachine> Server<S> {
     }
 
     pub(super) fn on_request_status(&mut self, request: &RequestStatus) {
-        let status =
-            self.replica.status_message(request.client, self.executor.sessions_count());
+        let status = self.replica.status_message(request.client, self.executor.sessions_count());
         let _ = self.bus.send(Peer::Client(request.client), &status);
     }
 

@@ -1,16 +1,16 @@
 //! F4: kv, the shipped state machine: an ordered key-value store with revisions and transactions.
 //!
 //! A request is a list of independent transactions. A transaction is compares, then operations: if
-//! all compares hold, all operations are carried out, otherwise none. Later transactions of a request
-//! see what earlier ones wrote. A request that writes gets the next *revision* from one counter, and
-//! each key keeps the revision that wrote it last; one request has one revision. Deleting a key that
-//! is not there writes nothing.
+//! all compares hold, all operations are carried out, otherwise none. Later transactions of a
+//! request see what earlier ones wrote. A request that writes gets the next *revision* from one
+//! counter, and each key keeps the revision that wrote it last; one request has one revision.
+//! Deleting a key that is not there writes nothing.
 //!
 //! # Encoding of a request
 //!
 //! All numbers are little-endian; nothing is aligned; *zero* bytes are zero and checked; nothing
-//! follows the last transaction. Keys are 1 to 1,024 bytes, values at most 512 KiB. A request has at
-//! least one transaction, a transaction at least one compare or operation, and all transactions
+//! follows the last transaction. Keys are 1 to 1,024 bytes, values at most 512 KiB. A request has
+//! at least one transaction, a transaction at least one compare or operation, and all transactions
 //! together at most 4,096 compares and operations.
 //!
 //! ```text
@@ -46,11 +46,11 @@
 //!
 //! Flags that are not listed are zero. The key of a scan is `start`; it and `end` are up to 1,024
 //! bytes. An empty `start` is before all keys (and is not excluded), an empty `end` after all keys;
-//! a key equal to `start` belongs to the range unless flag 2 is set, a key equal to `end` never does.
-//! `limit` is the most rows wanted; 0, or more than 1,000, is 1,000. A scan answers with fewer
-//! when the reply is full, but always with one if there is one. If it says that there are *more*, the
-//! key of its last row is the continuation key: the same scan with `start` set to it and flag
-//! 2 (forward), or with `end` set to it (backward), continues.
+//! a key equal to `start` belongs to the range unless flag 2 is set, a key equal to `end` never
+//! does. `limit` is the most rows wanted; 0, or more than 1,000, is 1,000. A scan answers with
+//! fewer when the reply is full, but always with one if there is one. If it says that there are
+//! *more*, the key of its last row is the continuation key: the same scan with `start` set to it
+//! and flag 2 (forward), or with `end` set to it (backward), continues.
 //!
 //! # Encoding of a reply
 //!
@@ -66,9 +66,9 @@
 //!                  +--------+------+---------------+-------------+---------
 //!
 //! record           0        1      2               4             8                  16
-//!                  +--------+------+---------------+-------------+------------------+------+-------
-//!                  | kind   | flags| key_size      | value_size  | revision         | key… | value…
-//!                  +--------+------+---------------+-------------+------------------+------+-------
+//!                  +--------+------+---------------+-------------+------------------+------+------
+//!                  | kind   | flags| key_size      | value_size  | revision         | key… | value
+//!                  +--------+------+---------------+-------------+------------------+------+------
 //! ```
 //!
 //! One outcome for each transaction, in order. `revision` of the reply is the counter after the
@@ -81,17 +81,17 @@
 //!
 //! | record, kind | flags | what else it has |
 //! |---|---|---|
-//! | 0 current | 1 found, 4 value omitted | if found: revision, and the value unless it did not fit |
+//! | 0 current | 1 found, 4 value omitted | if found: revision, and the value unless omitted |
 //! | 1 get | 1 found | if found: revision, value |
 //! | 2 put | | |
 //! | 3 delete | 1 found | |
 //! | 4 scan | 2 more | `value_size` is the number of rows that follow |
 //! | 5 row | | key, revision, value |
 //!
-//! Everything else in a record is zero. The reply to a request in a session is at most 64 KiB, to
-//! a query (which must not write) as long as a message; a longer one is replaced by result
-//! `0xffff_0001`, and nothing is written. Any value that a request could carry, a query of its own can
-//! read. A query with a put or a delete gets result 1 ([`CODE_QUERY_WRITES`]).
+//! Everything else in a record is zero. The reply to a request in a session is at most 64 KiB, to a
+//! query (which must not write) as long as a message, and never longer than that; a longer one is
+//! replaced by result `0xffff_0001`, and nothing is written. Any value that a request could carry, a query of its own
+//! can read. A query with a put or a delete gets result 1 ([`CODE_QUERY_WRITES`]).
 //!
 //! **Invariants:** a request or reply that decodes, encodes to the same bytes; `apply` and `query`
 //! never panic on what `validate` accepted; they read and write the two tables below and nothing

@@ -6,8 +6,8 @@
 //!               reject(invalid)                Store: all state there is
 //! ```
 //!
-//! **Invariants:** `apply` is a pure function of the store, the context and the request: the same on
-//! every replica. All state is in the [`Store`]; `&self` is configuration.
+//! **Invariants:** `apply` is a pure function of the store, the context and the request: the same
+//! on every replica. All state is in the [`Store`]; `&self` is configuration.
 //!
 //! **Not here:** networks, disks, logs, snapshots: the author never sees them.
 

@@ -3,6 +3,10 @@
 //!
 //! ```text
 //! | superblock, 4 copies | wal headers ring | wal prepares ring | grid … |
+//!
+//!   format ──► a file ──► opening ──► Superblock + Journal ──► the replica owns them
+//!                           │ recovery: the two rings compared, a table
+//!                           │ slot: bytes of one slot
 //! ```
 //!
 //! **Invariants:** all access is whole, aligned sectors; a zone is never written by another zone's
@@ -10,14 +14,26 @@
 //!
 //! **Not here:** files, threads, time; what a prepare means.
 
+pub mod format;
+pub mod journal;
 pub mod layout;
+pub mod opening;
+pub mod recovery;
+pub mod slot;
+pub mod superblock;
+#[cfg(test)]
+mod test_disk;
 
 use crate::stdx::AlignedBuffer;
 use crate::wire::Op;
 use bytes::Bytes;
 use std::ops::Range;
 
+pub use format::Format;
+pub use journal::Journal;
 pub use layout::{Geometry, Layout};
+pub use opening::{Opened, Opening};
+pub use superblock::{Superblock, SuperblockState};
 
 /// What a sector request is for. Unique among the requests in flight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

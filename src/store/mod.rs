@@ -9,10 +9,10 @@
 //! ```
 //!
 //! An entry's writes gather in the overlay, where its own reads see them. They reach the tree
-//! together or not at all, so an attempt that is given up leaves no trace, and it may be given up at
-//! any access: every access returns a `Result`, and [`Stop::Suspend`] says that something has to be
-//! loaded first. Suspension is latched: once an access has suspended, all further ones do, and the
-//! attempt is void whatever the state machine made of it.
+//! together or not at all, so an attempt that is given up leaves no trace, and it may be given up
+//! at any access: every access returns a `Result`, and [`Stop::Suspend`] says that something has to
+//! be loaded first. Suspension is latched: once an access has suspended, all further ones do, and
+//! the attempt is void whatever the state machine made of it.
 //!
 //! **Invariants:** the content of the tree is a function of the committed writes alone; between two
 //! attempts the overlay is empty and nothing is suspended; keys of one table are in the order of

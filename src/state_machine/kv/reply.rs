@@ -1,7 +1,7 @@
 //! F4: a kv reply as a value, and as bytes. The layout is drawn in [`super`].
 //!
-//! The state machine writes a reply piece by piece, because it does not know beforehand how many rows
-//! will fit; [`Reply::encode`] is made of the same pieces.
+//! The state machine writes a reply piece by piece, because it does not know beforehand how many
+//! rows will fit; [`Reply::encode`] is made of the same pieces.
 //!
 //! **Invariants:** decoding is total, allocates in proportion to the bytes that are there, and
 //! accepts exactly what `encode` can produce.

@@ -1,0 +1,175 @@
+//! F2: writes a fresh data file, every byte of it.
+//!
+//! ```text
+//!   1. headers ring: root | formatted | formatted | …   2. prepares ring: the same, then zeros
+//!   3. superblock, when all else is durable: a file that is not finished is no data file
+//! ```
+//!
+//! Really writing it means that the disk has the room, that the file system will not have to find
+//! it later, and that no sector is read for the first time in an emergency.
+//!
+//! **Invariants:** at most [`WRITES_MAX`] writes of at most [`CHUNK_SIZE`] bytes in flight; the
+//! superblock is the last write, alone.
+//!
+//! **Not here:** creating the file, its directory, whether there is one already.
+
+use super::layout::{Layout, SUPERBLOCK_COPIES, SUPERBLOCK_COPY_SIZE};
+use super::slot::{Redundant, formatted_sector};
+use super::superblock::{SuperblockState, superblock_zone};
+use super::{Request, Token};
+use crate::constants::{HEADER_SIZE, HEADERS_PER_SECTOR, SECTOR_SIZE};
+use crate::stdx::AlignedBuffer;
+use crate::wire::{ClusterId, Header};
+use bytes::Bytes;
+use std::collections::BTreeMap;
+
+/// Writes in flight at most.
+const WRITES_MAX: usize = 8;
+/// The largest write, bytes.
+const CHUNK_SIZE: u64 = 1 << 20;
+/// The superblock zone, bytes.
+const ZONE_SIZE: u64 = SUPERBLOCK_COPY_SIZE as u64 * SUPERBLOCK_COPIES as u64;
+
+/// A data file being written.
+#[derive(Debug)]
+pub struct Format {
+    state: SuperblockState,
+    layout: Layout,
+    /// Where the next chunk begins.
+    offset: u64,
+    superblock_issued: bool,
+    /// By write id: bytes.
+    in_flight: BTreeMap<u32, u64>,
+    write_next: u32,
+    done: u64,
+    /// A chunk without any marker in it, shared.
+    zeros: Bytes,
+}
+
+impl Format {
+    /// Of a file whose superblock says `state`.
+    pub fn new(state: &SuperblockState) -> Self {
+        assert_eq!(state.invalid(), None);
+        let layout = Layout::new(state.geometry);
+        let size = u32::try_from(CHUNK_SIZE).expect("1 MiB");
+        Self {
+            state: state.clone(),
+            layout,
+            offset: layout.headers_offset(0),
+            superblock_issued: false,
+            in_flight: BTreeMap::new(),
+            write_next: 0,
+            done: 0,
+            zeros: AlignedBuffer::zeroed(size).freeze(),
+        }
+    }
+
+    /// Issues as many writes as may be in flight.
+    pub fn advance(&mut self, requests: &mut Vec<Request>) {
+        let end = self.layout.grid_offset();
+        while self.in_flight.len() < WRITES_MAX && self.offset < end {
+            let size = CHUNK_SIZE.min(end - self.offset);
+            let sectors = self.chunk(self.offset, size);
+            self.push(self.offset, sectors, requests);
+            self.offset += size;
+        }
+        if self.offset == end && self.in_flight.is_empty() && !self.superblock_issued {
+            self.superblock_issued = true;
+            self.push(0, superblock_zone(&self.state).freeze(), requests);
+        }
+    }
+
+    fn push(&mut self, offset: u64, sectors: Bytes, requests: &mut Vec<Request>) {
+        let id = self.write_next;
+        self.write_next += 1;
+        self.in_flight.insert(id, sectors.len() as u64);
+        requests.push(Request::Write { token: Token::Scan { id }, offset, sectors });
+    }
+
+    /// A write is complete.
+    pub fn on_write_done(&mut self, token: Token) {
+        let Token::Scan { id } = token else { panic!("not a write of a format: {token:?}") };
+        self.done += self.in_flight.remove(&id).expect("a write was in flight");
+        assert!(self.done <= self.layout.grid_offset());
+    }
+
+    /// Whether the file is complete and durable.
+    pub fn is_done(&self) -> bool {
+        self.done == self.layout.grid_offset()
+    }
+
+    /// Bytes written, of how many.
+    pub fn progress(&self) -> (u64, u64) {
+        (self.done, self.layout.grid_offset())
+    }
+
+    /// The bytes of the file from `offset` on.
+    fn chunk(&self, offset: u64, size: u64) -> Bytes {
+        assert!(offset >= ZONE_SIZE);
+        let prepares = self.layout.prepare_offset(0);
+        let slot_size = u64::from(self.layout.geometry.message_size);
+        let sector_size = u64::from(SECTOR_SIZE);
+        let has_slot = offset.next_multiple_of_from(prepares, slot_size) < offset + size;
+        if offset >= prepares && !has_slot {
+            return self.zeros.slice(..to_usize(size));
+        }
+        let mut buffer = AlignedBuffer::zeroed(u32::try_from(size).expect("at most CHUNK_SIZE"));
+        let mut at = offset;
+        while at < offset + size {
+            let start = to_usize(at - offset);
+            let sector = &mut buffer.as_mut()[start..start + SECTOR_SIZE as usize];
+            if at < prepares {
+                let index = (at - self.layout.headers_offset(0)) / sector_size;
+                self.fill_headers(u32::try_from(index).expect("a sector of the ring"), sector);
+                at += sector_size;
+            } else {
+                let next = at.next_multiple_of_from(prepares, slot_size);
+                if next == at {
+                    let slot = u32::try_from((at - prepares) / slot_size).expect("a slot");
+                    sector.copy_from_slice(first_sector(self.state.cluster, slot).as_ref());
+                }
+                at = (at + 1).next_multiple_of_from(prepares, slot_size);
+            }
+        }
+        buffer.freeze()
+    }
+
+    fn fill_headers(&self, index: u32, sector: &mut [u8]) {
+        let (entries, _) = sector.as_chunks_mut::<{ HEADER_SIZE as usize }>();
+        for (slot, entry) in (index * HEADERS_PER_SECTOR..).zip(entries) {
+            let cluster = self.state.cluster;
+            let redundant = match slot {
+                0 => Redundant::Header(Header::root(cluster)),
+                _ => Redundant::Formatted,
+            };
+            *entry = redundant.encode(cluster, slot);
+        }
+    }
+}
+
+/// What a fresh slot of the prepares ring begins with: the root in slot 0, else the marker.
+fn first_sector(cluster: ClusterId, slot: u32) -> AlignedBuffer {
+    match slot {
+        0 => AlignedBuffer::copy_of(&Header::root(cluster).encode()),
+        _ => formatted_sector(cluster, slot),
+    }
+}
+
+trait NextMultiple {
+    /// The lowest `base` + k * `step` that is not below `self`; `self` itself if that is one.
+    fn next_multiple_of_from(self, base: u64, step: u64) -> u64;
+}
+
+impl NextMultiple for u64 {
+    fn next_multiple_of_from(self, base: u64, step: u64) -> u64 {
+        base + self.saturating_sub(base).next_multiple_of(step)
+    }
+}
+
+fn to_usize(size: u64) -> usize {
+    usize::try_from(size).expect("at most CHUNK_SIZE")
+}
+
+#[cfg(test)]
+#[path = "opening_tests.rs"]
+mod tests;
