@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# The one door: what must pass before a change counts, locally and in CI, cheapest stage first.
+# Ends at the first stage that fails, with that stage's exit status.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+summary=""
+
+stage() {
+  local name="$1"
+  shift
+  printf '\n=== %s: %s\n' "$name" "$*"
+  local start=$SECONDS status=0
+  "$@" </dev/null || status=$?
+  local line
+  line="$(printf '%-8s %5d s' "$name" $((SECONDS - start)))"
+  if [ "$status" -ne 0 ]; then
+    printf '%s\n=== FAILED: %s (exit status %d)\n' "$summary" "$line" "$status"
+    exit "$status"
+  fi
+  printf '=== %s\n' "$line"
+  summary="$summary"$'\n'"    $line"
+}
+
+stage format cargo fmt --check
+stage clippy cargo clippy --all-targets --locked -- -D warnings
+stage test cargo test --locked
+stage doc env RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked
+stage release cargo build --release --locked
+# The first command of README.md, as a visitor would type it, but without a terminal.
+stage demo cargo run --release --locked -- demo
+
+printf '\n=== PASSED%s\n' "$summary"

@@ -1,0 +1,26 @@
+//! The built binary as a user has it: real processes, real sockets, real files, real signals.
+//!
+//! ```text
+//!   normal       commands and their results; start orders; clean ends
+//!   crash        SIGKILL under load: one, all, in clusters of 1 to 6
+//!   pause        SIGSTOP: a primary that was deposed while it slept
+//!   disk         rot in the journal, a full log, a full disk
+//!   connections  clients that leave, frames in pieces, garbage, half-open connections
+//!   input        everything a person can get wrong
+//!   resources    CPU, memory and start time of an idle replica
+//! ```
+//!
+//! **Invariants:** no test depends on how long something takes, except where that is what is
+//! claimed; every wait is bounded; ports and folders are each test's own; each test leaves no
+//! process behind.
+//!
+//! **Not here:** what a simulation reaches better: lost and reordered messages, torn writes.
+
+mod connections;
+mod crash;
+mod disk;
+mod harness;
+mod input;
+mod normal;
+mod pause;
+mod resources;
