@@ -93,7 +93,7 @@ impl LocalCluster {
                 geometry,
                 development: true,
             };
-            format::run_quietly(io, &arguments)?;
+            format::run_quietly(&arguments)?;
         }
         Ok(cluster)
     }

@@ -12,7 +12,7 @@
 //!
 //! **Not here:** what is written (`vsr::storage`).
 
-use super::{Exit, Result, operating_system, print};
+use super::{Exit, Result, io_new, operating_system, print};
 use crate::cli;
 use std::io::ErrorKind;
 use std::path::Path;
@@ -42,8 +42,10 @@ pub(super) fn run(arguments: &cli::Format) -> Result {
 }
 
 /// The same for the clusters that other commands make, without a word.
-pub(super) fn run_quietly(io: &mut MioIO, arguments: &cli::Format) -> Result<()> {
-    create(io, arguments)?;
+pub(super) fn run_quietly(arguments: &cli::Format) -> Result<()> {
+    // A world of its own, whose end gives the lock back that the replica will want.
+    let mut io = io_new(false)?;
+    create(&mut io, arguments)?;
     Ok(())
 }
 
