@@ -15,7 +15,8 @@
 //! flight; nothing is written before all was read and judged, except to the superblock's minority;
 //! a fatal end has written nothing to the journal.
 //!
-//! **Not here:** views, and what a replica may do after this (is its head certain?).
+//! **Not here:** what a replica may do after this (is its head certain?), and the headers of the
+//! superblock's head, which it inserts.
 
 use super::journal::{Body, Journal, Slot};
 use super::layout::{Layout, SUPERBLOCK_COPIES, SUPERBLOCK_COPY_SIZE};
@@ -369,6 +370,8 @@ impl Opening {
             cluster: state.cluster,
             geometry: state.geometry,
             op_checkpoint: state.op_checkpoint,
+            op_head: state.head.op,
+            log_view: state.log_view,
         };
         let entries = std::mem::take(&mut self.entries);
         let stored = std::mem::take(&mut self.stored);
