@@ -371,7 +371,7 @@ impl Frame {
         // below it. More than can be in flight cannot have been torn by one crash.
         let certain = !range.clone().any(|op| decision(op) == Decision::Damaged)
             && torn.len() <= JOURNAL_WRITES_MAX as usize;
-        let cut_torn = if certain { torn } else { Vec::new() };
+        let mut cut_torn = if certain { torn } else { Vec::new() };
         let mut outcomes: Vec<Outcome> =
             rows.iter().map(|row| outcome(row.many, Outcome::Faulty)).collect();
         for op in &cut_torn {
@@ -382,6 +382,19 @@ impl Frame {
             if is_in_log && slot.prepare().is_some_and(|prepare| self.is_stale(prepare)) {
                 *outcome = Outcome::Drop;
             }
+        }
+        // With their headers written, the whole prepares above a torn one would make it look like
+        // damage inside of the log the next time. They were not acknowledged, and their bodies stay.
+        if let Some(op_torn) = cut_torn.first() {
+            for op in op_torn + 1..=self.op_prepare_max() {
+                let slot = self.geometry.slot(op) as usize;
+                let prepare = slots[slot].prepare().filter(|prepare| prepare.op() == op);
+                if outcomes[slot] == Outcome::Fix && prepare.is_some() {
+                    outcomes[slot] = Outcome::Drop;
+                    cut_torn.push(op);
+                }
+            }
+            cut_torn.sort_unstable();
         }
         Recovery { outcomes, cut_torn }
     }

@@ -78,12 +78,9 @@ impl Rings {
         let cluster = ClusterId(3);
         let geometry =
             Geometry { message_size: 4096, journal_slots: 64, pipeline: 8, ..Geometry::default() };
-        let frame =
-            Frame { cluster, geometry, op_checkpoint: 0, op_head: 0, log_view: View(0) };
-        let empty =
-            Scanned { redundant: Some(Redundant::Formatted), stored: Stored::Formatted };
-        let mut rings =
-            Self { frame, slots: vec![empty; 64], chain: vec![Header::root(cluster)] };
+        let frame = Frame { cluster, geometry, op_checkpoint: 0, op_head: 0, log_view: View(0) };
+        let empty = Scanned { redundant: Some(Redundant::Formatted), stored: Stored::Formatted };
+        let mut rings = Self { frame, slots: vec![empty; 64], chain: vec![Header::root(cluster)] };
         rings.put(0, true, true);
         for op in 1..=200 {
             let header = prepare(cluster, View(1), op, &rings.chain[rings.chain.len() - 1]);
@@ -129,8 +126,7 @@ impl Rings {
 fn prepare(cluster: ClusterId, view: View, op: Op, parent: &Header<Prepare>) -> Header<Prepare> {
     let author = Author { cluster, view, replica: ReplicaIndex(0), incarnation: 9 };
     let parent = parent.id().as_parent();
-    let command =
-        Prepare { op, parent, commit: op - 1, entry_count: 1, ..Prepare::default() };
+    let command = Prepare { op, parent, commit: op - 1, entry_count: 1, ..Prepare::default() };
     Header::seal(&author, command, &[1])
 }
 
@@ -140,14 +136,15 @@ fn torn_in_the_first_lap_is_cut() {
     rings.fill(9);
     rings.bad_body(10);
     rings.put(11, false, true);
-    let many = rings.many();
-    assert_eq!(many.cut_torn, [10]);
-    assert_eq!(many.outcomes[10], Outcome::Empty);
-    assert_eq!(many.outcomes[11], Outcome::Fix);
-    let one = rings.one().unwrap();
-    assert_eq!(one.cut_torn, [10, 11]);
-    assert_eq!(one.outcomes[10], Outcome::Empty);
-    assert_eq!(one.outcomes[11], Outcome::Drop);
+    for recovery in [rings.many(), rings.one().unwrap()] {
+        assert_eq!(recovery.cut_torn, [10, 11]);
+        assert_eq!(recovery.outcomes[10], Outcome::Empty);
+        assert_eq!(recovery.outcomes[11], Outcome::Drop);
+    }
+    // What never began is not torn: the one above it stays, with peers.
+    rings.slots[10].stored = Stored::Formatted;
+    assert_eq!(rings.many().outcomes[11], Outcome::Fix);
+    assert_eq!(rings.one().unwrap().outcomes[11], Outcome::Drop);
 }
 
 #[test]
@@ -234,10 +231,8 @@ fn what_the_superblock_excludes_is_dropped_and_proves_nothing() {
     rings.fill(12);
     rings.frame.op_head = 8;
     rings.frame.log_view = View(2);
-    rings.slots[9] = Scanned {
-        redundant: Some(Redundant::Truncated(rings.chain[9].id())),
-        stored: Stored::Bad,
-    };
+    rings.slots[9] =
+        Scanned { redundant: Some(Redundant::Truncated(rings.chain[9].id())), stored: Stored::Bad };
     let many = rings.many();
     assert_eq!(many.cut_torn, [9]);
     assert!(many.outcomes[10..=12].iter().all(|outcome| *outcome == Outcome::Drop));

@@ -1,17 +1,13 @@
 //! The superblock: which copy is believed, and updates that crash anywhere.
 
 use super::*;
+use crate::stdx::{Prng, Ratio};
 use crate::storage::test_disk::{Completion, TestDisk};
 use crate::storage::{Format, Opened};
-use crate::stdx::{Prng, Ratio};
 
 fn formatted() -> SuperblockState {
-    let geometry = Geometry {
-        message_size: 4096,
-        journal_slots: 64,
-        pipeline: 4,
-        ..Geometry::default()
-    };
+    let geometry =
+        Geometry { message_size: 4096, journal_slots: 64, pipeline: 4, ..Geometry::default() };
     SuperblockState::formatted(ClusterId(7), ReplicaIndex(1), 3, 99, geometry)
 }
 
@@ -244,7 +240,8 @@ fn crashes_and_one_rotten_copy_never_regress() {
             let view = opened.superblock.state().view.0;
             assert!((view_min..=view_max).contains(&view), "seed {seed}: {view}");
             let image = |number: u8| {
-                let bytes = disk.read(opened.layout.superblock_offset(number), SUPERBLOCK_COPY_SIZE);
+                let bytes =
+                    disk.read(opened.layout.superblock_offset(number), SUPERBLOCK_COPY_SIZE);
                 SuperblockCopy::decode_read(&bytes, number)
             };
             assert!((0..4).all(|number| image(number).is_ok_and(|copy| copy.state.view.0 == view)));
