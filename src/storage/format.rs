@@ -171,5 +171,5 @@ fn to_usize(size: u64) -> usize {
 }
 
 #[cfg(test)]
-#[path = "opening_tests.rs"]
+#[path = "format_tests.rs"]
 mod tests;

@@ -6,7 +6,7 @@ use crate::fatal::FatalKind;
 use crate::stdx::{Prng, Ratio};
 use crate::storage::superblock::superblock_zone;
 use crate::storage::test_disk::{Completion, TestDisk};
-use crate::storage::{Format, Geometry, Opened, SuperblockState};
+use crate::storage::{Geometry, Opened, SuperblockState};
 use crate::wire::{Author, ReplicaIndex, View};
 
 const CLUSTER: ClusterId = ClusterId(5);
@@ -25,18 +25,7 @@ fn message(view: u32, op: Op, parent: &PrepareId, body: &[u8]) -> Message {
 
 fn formatted_disk(replica_count: u8) -> TestDisk {
     let state = SuperblockState::formatted(CLUSTER, ReplicaIndex(0), replica_count, 1, geometry());
-    let mut disk = TestDisk::new(0);
-    let mut format = Format::new(&state);
-    let mut requests = Vec::new();
-    while !format.is_done() {
-        format.advance(&mut requests);
-        disk.submit(&mut requests);
-        match disk.complete().unwrap() {
-            Completion::Write(token) => format.on_write_done(token),
-            Completion::Read(..) => panic!("format does not read"),
-        }
-    }
-    disk
+    TestDisk::formatted(&state)
 }
 
 /// An empty journal and its disk.
@@ -784,7 +773,7 @@ fn live(mode: Mode, seeds: std::ops::Range<u64>) -> Counts {
 
 #[test]
 fn a_life_in_order_is_never_faulty() {
-    let counts = live(Mode::InOrder, 0..150);
+    let counts = live(Mode::InOrder, 0..100);
     assert!(counts.durable > 1000 && counts.cut_torn > 50 && counts.truncated > 100, "{counts:?}");
     assert!(counts.laps > 20 && counts.reads > 100 && counts.returned > 10, "{counts:?}");
     assert_eq!(counts.faulty, 0);
@@ -792,14 +781,14 @@ fn a_life_in_order_is_never_faulty() {
 
 #[test]
 fn a_life_with_rot_never_forgets_what_was_durable() {
-    let counts = live(Mode::Anything, 1000..1150);
+    let counts = live(Mode::Anything, 1000..1100);
     assert!(counts.durable > 1000 && counts.cut_torn > 20 && counts.faulty > 100, "{counts:?}");
     assert!(counts.laps > 20 && counts.reads > 100 && counts.returned > 10, "{counts:?}");
 }
 
 #[test]
 fn a_lone_life_keeps_all_or_refuses() {
-    let counts = live(Mode::Lone, 2000..2150);
+    let counts = live(Mode::Lone, 2000..2100);
     assert!(counts.durable > 1000 && counts.cut_torn > 50 && counts.lost > 20, "{counts:?}");
     assert!(counts.laps > 5, "{counts:?}");
 }

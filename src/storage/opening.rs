@@ -485,3 +485,7 @@ fn slot_of(scanned: &Scanned, outcome: Outcome) -> Slot {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "opening_tests.rs"]
+mod tests;

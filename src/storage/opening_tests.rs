@@ -1,158 +1,115 @@
-//! Format and open: what is written is what is found, and what is not a data file is named.
+//! Opening where slots are too large to be read as they lie: what is read, and what is found.
 
 use super::*;
-use crate::fatal::{Fatal, FatalKind};
-use crate::stdx::Prng;
+use crate::constants::HEADER_SIZE;
+use crate::storage::superblock::superblock_zone;
 use crate::storage::test_disk::{Completion, TestDisk};
-use crate::storage::{Geometry, Layout, Opened};
-use crate::wire::ReplicaIndex;
+use crate::storage::{Geometry, SuperblockState};
+use crate::wire::{Author, ClusterId, Message, ReplicaIndex, View};
 
-fn state(replica_count: u8, geometry: Geometry) -> SuperblockState {
-    SuperblockState::formatted(ClusterId(7), ReplicaIndex(0), replica_count, 99, geometry)
+const CLUSTER: ClusterId = ClusterId(6);
+const BODY_SIZE: usize = 100_000;
+
+fn state(replica_count: u8) -> SuperblockState {
+    let geometry =
+        Geometry { message_size: 128 << 10, journal_slots: 64, pipeline: 8, ..Geometry::default() };
+    SuperblockState::formatted(CLUSTER, ReplicaIndex(0), replica_count, 1, geometry)
 }
 
-fn geometry(message_size: u32, journal_slots: u32) -> Geometry {
-    Geometry { message_size, journal_slots, pipeline: 4, ..Geometry::default() }
-}
-
-fn format(state: &SuperblockState) -> TestDisk {
-    let mut disk = TestDisk::new(1);
-    let mut format = Format::new(state);
-    let mut requests = Vec::new();
-    let (_, total) = format.progress();
-    // What nobody writes keeps this, so that every byte is seen to be written.
-    disk.bytes = vec![0xaa; usize::try_from(total).unwrap()];
-    while !format.is_done() {
-        format.advance(&mut requests);
-        disk.submit(&mut requests);
-        assert!(disk.pending.len() <= 8);
-        match disk.complete().unwrap() {
-            Completion::Write(token) => format.on_write_done(token),
-            Completion::Read(..) => panic!("format does not read"),
+/// A disk with ops 1 to `count`, all clean.
+fn disk_with_ops(replica_count: u8, count: Op) -> (TestDisk, Vec<Message>) {
+    let mut disk = TestDisk::formatted(&state(replica_count));
+    let mut journal = disk.open().unwrap().journal;
+    let mut messages = Vec::new();
+    let mut parent = Header::root(CLUSTER).id().as_parent();
+    for op in 1..=count {
+        let author =
+            Author { cluster: CLUSTER, view: View(0), replica: ReplicaIndex(0), incarnation: 1 };
+        let command = Prepare { op, parent, commit: op - 1, entry_count: 1, ..Prepare::default() };
+        let message = Message::new(&author, command, &[9; BODY_SIZE]);
+        parent = message.prepare_header().id().as_parent();
+        let (mut requests, mut durable) = (Vec::new(), Vec::new());
+        journal.write_prepare(&message, &mut requests);
+        while durable.is_empty() {
+            journal.flush_headers(&mut requests);
+            disk.submit(&mut requests);
+            match disk.complete().unwrap() {
+                Completion::Write(token) => journal.on_write_done(token, &mut durable),
+                Completion::Read(..) => panic!("nothing is read"),
+            }
         }
+        messages.push(message);
     }
-    assert!(disk.pending.is_empty());
-    assert_eq!(format.progress(), (total, total));
-    disk
+    (disk, messages)
 }
 
-fn assert_empty(opened: &Opened, state: &SuperblockState) {
-    assert_eq!(opened.superblock.state(), state);
-    assert_eq!(opened.superblock.sequence(), 1);
-    assert_eq!(opened.faulty_count, 0);
-    assert_eq!(opened.cut_torn, []);
-    let root = Header::root(state.cluster);
-    let journal = &opened.journal;
-    assert_eq!(journal.op_max(), 0);
-    assert_eq!(journal.header(0), Some(&root));
-    assert!(journal.is_clean(&root.id()));
-    assert!(journal.has_body(&root.id()));
-    for op in 1..=journal.op_prepare_max() {
-        assert_eq!(journal.header(op), None);
-        assert!(!journal.is_dirty(op) && !journal.is_faulty(op));
-        assert!(journal.may_nack(op, None));
-    }
+/// Where the last sector of the prepare in `slot` lies.
+fn last_sector(slot: u32) -> u64 {
+    let size = HEADER_SIZE + u32::try_from(BODY_SIZE).unwrap();
+    Layout::new(state(3).geometry).prepare_offset(slot)
+        + u64::from(size.next_multiple_of(SECTOR_SIZE) - SECTOR_SIZE)
 }
 
 #[test]
-fn a_formatted_file_opens_empty_in_all_geometries() {
-    for (message_size, slots) in
-        [(4096, 64), (16384, 64), (65536, 128), (69632, 64), (1 << 20, 64), (3 << 20, 64)]
-    {
-        for replica_count in [1, 3] {
-            let state = state(replica_count, geometry(message_size, slots));
-            let mut disk = format(&state);
-            assert_eq!(disk.bytes.len() as u64, Layout::new(state.geometry).grid_offset());
-            assert!(!disk.bytes.chunks_exact(4096).any(|sector| sector == [0xaa; 4096]));
-            let opened = disk.open().unwrap();
-            assert_empty(&opened, &state);
-            assert!(disk.reads_max <= 32);
-        }
-    }
+fn whole_bodies_above_the_checkpoint_are_verified() {
+    let (mut disk, messages) = disk_with_ops(3, 10);
+    let opened = disk.open().unwrap();
+    assert_eq!((opened.faulty_count, opened.journal.op_max()), (0, 10));
+    let id = messages[6].prepare_header().id();
+    assert!(opened.journal.is_clean(&id));
+
+    disk.rot(last_sector(7));
+    let opened = disk.open().unwrap();
+    assert_eq!(opened.faulty_count, 1);
+    assert!(opened.journal.is_faulty(7) && !opened.journal.has_body(&id));
+    assert!(!opened.journal.may_nack(7, Some(&messages[6].prepare_header())));
 }
 
 #[test]
-fn an_unfinished_format_is_not_a_data_file() {
-    let state = state(3, geometry(4096, 64));
-    let mut disk = TestDisk::new(3);
-    let mut format = Format::new(&state);
-    let mut requests = Vec::new();
-    format.advance(&mut requests);
-    while format.progress().0 + ZONE_SIZE < format.progress().1 {
-        disk.submit(&mut requests);
-        match disk.complete().unwrap() {
-            Completion::Write(token) => format.on_write_done(token),
-            Completion::Read(..) => panic!("format does not read"),
-        }
-        let fatal = reopen(&disk).unwrap_err();
-        assert_eq!(fatal.kind, FatalKind::NotADataFile, "{fatal}");
-        format.advance(&mut requests);
-    }
-    disk.submit(&mut requests);
-    let token = Token::Scan { id: format.write_next - 1 };
-    assert!(matches!(disk.complete(), Some(Completion::Write(done)) if done == token));
-    format.on_write_done(token);
-    assert!(format.is_done());
-    assert_empty(&reopen(&disk).unwrap(), &state);
-}
-
-fn reopen(disk: &TestDisk) -> Result<Opened, Fatal> {
-    let mut copy = TestDisk::new(5);
-    copy.bytes.clone_from(&disk.bytes);
-    copy.open()
-}
-
-#[test]
-fn what_is_not_a_data_file_is_named() {
-    let mut disk = TestDisk::new(4);
-    assert_eq!(disk.open().unwrap_err().kind, FatalKind::NotADataFile);
-    disk.bytes = vec![0; 1 << 20];
-    assert_eq!(disk.open().unwrap_err().kind, FatalKind::NotADataFile);
-    Prng::from_seed(4).fill(&mut disk.bytes);
-    assert_eq!(disk.open().unwrap_err().kind, FatalKind::NotADataFile);
-
-    let mut disk = format(&state(3, geometry(4096, 64)));
-    let size = disk.bytes.len();
-    disk.bytes.truncate(size - 4096);
+fn a_lone_replica_names_what_is_damaged() {
+    let (mut disk, _) = disk_with_ops(1, 10);
+    assert_eq!(disk.open().unwrap().journal.op_max(), 10);
+    disk.rot(last_sector(7));
     let fatal = disk.open().unwrap_err();
-    assert_eq!(fatal.kind, FatalKind::Truncated);
-    assert!(fatal.text.contains(&size.to_string()), "{fatal}");
-
-    let mut disk = format(&state(3, geometry(4096, 64)));
-    for copy in 0..3 {
-        disk.bytes[copy * SUPERBLOCK_COPY_SIZE as usize + 40] ^= 1;
-    }
-    assert_eq!(disk.open().unwrap_err().kind, FatalKind::SuperblockLost);
-    disk.bytes[3 * SUPERBLOCK_COPY_SIZE as usize + 40] ^= 1;
-    assert_eq!(disk.open().unwrap_err().kind, FatalKind::SuperblockLost);
+    assert_eq!(fatal.kind, FatalKind::JournalLost);
+    assert!(fatal.text.contains("op 7 (slot 7)"), "{fatal}");
 }
 
 #[test]
-fn rot_in_an_empty_journal_is_seen() {
-    let state3 = state(3, geometry(4096, 64));
-    let layout = Layout::new(state3.geometry);
-    let mut disk = format(&state3);
-    disk.rot(layout.headers_offset(1));
-    let opened = disk.open().unwrap();
-    assert!((1..=32).contains(&opened.faulty_count));
-    assert!((1..=64).any(|op| opened.journal.is_faulty(op)));
+fn bodies_up_to_the_checkpoint_are_not_read() {
+    let (mut disk, messages) = disk_with_ops(3, 40);
+    let checkpointed = SuperblockState { op_checkpoint: 32, commit_max: 32, ..state(3) };
+    let zone = superblock_zone(&checkpointed);
+    disk.bytes[..zone.len()].copy_from_slice(zone.as_ref());
+    disk.rot(last_sector(7));
+    let mut opened = disk.open().unwrap();
+    assert_eq!((opened.faulty_count, opened.journal.op_max()), (0, 40));
+    let id = messages[6].prepare_header().id();
+    assert!(opened.journal.is_clean(&id));
 
-    // Alone, an empty slot under a rotten header sector is empty, and the sector is repaired.
-    let mut disk = format(&state(1, geometry(4096, 64)));
-    disk.rot(layout.headers_offset(1));
-    assert_empty(&disk.open().unwrap(), &state(1, geometry(4096, 64)));
-    assert!(disk.unreadable.is_empty());
-    assert_empty(&disk.open().unwrap(), &state(1, geometry(4096, 64)));
+    // Whoever wants it finds out.
+    let mut requests = Vec::new();
+    let read = opened.journal.read_prepare(&id, &mut requests).unwrap();
+    let Some(Request::Read { offset, size, .. }) = requests.pop() else { panic!() };
+    let (found, message) = opened.journal.on_read_done(read, disk.read(offset, size));
+    assert_eq!(found, id);
+    assert!(message.is_none() && opened.journal.is_faulty(7));
 }
 
 #[test]
-fn the_root_is_there_even_if_its_slot_is_damaged() {
-    let state = state(3, geometry(4096, 64));
-    let mut disk = format(&state);
-    disk.rot(Layout::new(state.geometry).prepare_offset(0));
+fn a_body_without_its_very_header_is_verified_below_the_checkpoint_too() {
+    let (mut disk, messages) = disk_with_ops(3, 40);
+    let checkpointed = SuperblockState { op_checkpoint: 32, commit_max: 32, ..state(3) };
+    let zone = superblock_zone(&checkpointed);
+    disk.bytes[..zone.len()].copy_from_slice(zone.as_ref());
+    let entry = Layout::new(checkpointed.geometry).headers_offset(0) + 7 * u64::from(HEADER_SIZE);
+    let entry = usize::try_from(entry).unwrap();
+    let formatted = Redundant::Formatted.encode(CLUSTER, 7);
+    disk.bytes[entry..entry + formatted.len()].copy_from_slice(&formatted);
+    let id = messages[6].prepare_header().id();
+    assert!(disk.open().unwrap().journal.is_clean(&id));
+    disk.bytes[entry..entry + formatted.len()].copy_from_slice(&formatted);
+    disk.rot(last_sector(7));
     let opened = disk.open().unwrap();
-    let root = Header::root(state.cluster);
-    assert_eq!(opened.journal.header(0), Some(&root));
-    assert!(opened.journal.is_clean(&root.id()));
-    assert_eq!(opened.cut_torn, [64]);
+    assert!(!opened.journal.is_clean(&id) && !opened.journal.has_body(&id));
 }

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::stdx::{Prng, Ratio};
+use crate::storage::Opened;
 use crate::storage::test_disk::{Completion, TestDisk};
-use crate::storage::{Format, Opened};
 
 fn formatted() -> SuperblockState {
     let geometry =
@@ -178,19 +178,6 @@ fn a_write_that_three_copies_do_not_hold_is_an_error() {
     assert_eq!(superblock.state(), &formatted());
 }
 
-fn format(disk: &mut TestDisk, state: &SuperblockState) {
-    let mut format = Format::new(state);
-    let mut requests = Vec::new();
-    while !format.is_done() {
-        format.advance(&mut requests);
-        disk.submit(&mut requests);
-        match disk.complete().unwrap() {
-            Completion::Write(token) => format.on_write_done(token),
-            Completion::Read(..) => panic!("format does not read"),
-        }
-    }
-}
-
 /// Updates until the disk has completed `steps` requests; the views known to be durable, at least.
 fn update_and_crash(disk: &mut TestDisk, opened: Opened, steps: u64) -> (u32, u32) {
     let mut superblock = opened.superblock;
@@ -225,9 +212,8 @@ fn update_and_crash(disk: &mut TestDisk, opened: Opened, steps: u64) -> (u32, u3
 /// durable, never above what was wanted, never lost.
 #[test]
 fn crashes_and_one_rotten_copy_never_regress() {
-    let mut base = TestDisk::new(0);
-    format(&mut base, &formatted());
-    for seed in 0..400 {
+    let base = TestDisk::formatted(&formatted());
+    for seed in 0..200 {
         let mut disk = TestDisk::new(seed);
         disk.bytes.clone_from(&base.bytes);
         let (mut view_min, mut view_max) = (0, 0);

@@ -1,7 +1,7 @@
 //! F2, tests only: a disk in memory that completes requests in any order, loses and tears what is in
 //! flight when it crashes, rots, and cannot read what it was told not to.
 
-use super::{Opened, Opening, ReadResult, Request, Token};
+use super::{Format, Opened, Opening, ReadResult, Request, SuperblockState, Token};
 use crate::constants::SECTOR_SIZE;
 use crate::fatal::Fatal;
 use crate::stdx::{AlignedBuffer, Prng, Ratio};
@@ -37,6 +37,22 @@ impl TestDisk {
             writes_count: 0,
             reads_max: 0,
         }
+    }
+
+    /// A freshly formatted data file.
+    pub(super) fn formatted(state: &SuperblockState) -> Self {
+        let mut disk = Self::new(0);
+        let mut format = Format::new(state);
+        let mut requests = Vec::new();
+        while !format.is_done() {
+            format.advance(&mut requests);
+            disk.submit(&mut requests);
+            match disk.complete().expect("a format waits for its writes") {
+                Completion::Write(token) => format.on_write_done(token),
+                Completion::Read(..) => panic!("format does not read"),
+            }
+        }
+        disk
     }
 
     pub(super) fn submit(&mut self, requests: &mut Vec<Request>) {
