@@ -638,7 +638,8 @@ impl World {
         assert!(self.journal.writes_in_flight() <= JOURNAL_WRITES_MAX);
     }
 
-    /// A crash, perhaps rot, perhaps a crash while opening, then what must be true of what is found.
+    /// A crash, perhaps rot, perhaps a crash while opening, then what must be true of what is
+    /// found.
     fn crash(&mut self) -> bool {
         self.disk.submit(&mut self.requests);
         self.disk.crash();

@@ -8,12 +8,12 @@
 //! ```
 //!
 //! Slots of up to 64 KiB are read as they lie, a mebibyte at a time; of larger ones only the first
-//! sector is, and the rest only where the prepare is longer than that and can decide something: above
-//! the checkpoint, or without the very same redundant header.
+//! sector is, and the rest only where the prepare is longer than that and can decide something:
+//! above the checkpoint, or without the very same redundant header.
 //!
-//! **Invariants:** bounded memory: at most [`READS_MAX`] reads and about [`READ_BYTES_MAX`] bytes in
-//! flight; nothing is written before all was read and judged, except to the superblock's minority;
-//! a fatal end has written nothing to the journal.
+//! **Invariants:** bounded memory: at most `READS_MAX` reads and about `READ_BYTES_MAX` bytes
+//! in flight; nothing is written before all was read and judged, except to the superblock's
+//! minority; a fatal end has written nothing to the journal.
 //!
 //! **Not here:** what a replica may do after this (is its head certain?), and the headers of the
 //! superblock's head, which it inserts.

@@ -384,7 +384,8 @@ impl Frame {
             }
         }
         // With their headers written, the whole prepares above a torn one would make it look like
-        // damage inside of the log the next time. They were not acknowledged, and their bodies stay.
+        // damage inside of the log the next time. They were not acknowledged, and their bodies
+        // stay.
         if let Some(op_torn) = cut_torn.first() {
             for op in op_torn + 1..=self.op_prepare_max() {
                 let slot = self.geometry.slot(op) as usize;
@@ -399,8 +400,8 @@ impl Frame {
         Recovery { outcomes, cut_torn }
     }
 
-    /// Judges all slots of a lone replica. Its log ends where the hash chain of whole prepares ends,
-    /// and that must not be below what the headers ring proves.
+    /// Judges all slots of a lone replica. Its log ends where the hash chain of whole prepares
+    /// ends, and that must not be below what the headers ring proves.
     ///
     /// # Errors
     /// Something that may have been acknowledged is damaged.

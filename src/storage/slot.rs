@@ -15,8 +15,8 @@
 //! | invalidated | something was here and nobody here can say what | a sector write while faulty |
 //! | truncated | the prepare `id` that may lie here does not count any more | truncation |
 //!
-//! A slot of the prepares ring begins with the `formatted` marker (and zeros to the end of its first
-//! sector), or with a prepare, padded with zeros to whole sectors.
+//! A slot of the prepares ring begins with the `formatted` marker (and zeros to the end of its
+//! first sector), or with a prepare, padded with zeros to whole sectors.
 //!
 //! **Invariants:** decoding is total; a marker never decodes as a header (its protocol is 0) nor a
 //! header as a marker; what belongs to another slot or another cluster is bad, so a misdirected

@@ -1,5 +1,5 @@
-//! F2, tests only: a disk in memory that completes requests in any order, loses and tears what is in
-//! flight when it crashes, rots, and cannot read what it was told not to.
+//! F2, tests only: a disk in memory that completes requests in any order, loses and tears what is
+//! in flight when it crashes, rots, and cannot read what it was told not to.
 
 use super::{Format, Opened, Opening, ReadResult, Request, SuperblockState, Token};
 use crate::constants::SECTOR_SIZE;
