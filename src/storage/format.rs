@@ -8,7 +8,7 @@
 //! Really writing it means that the disk has the room, that the file system will not have to find
 //! it later, and that no sector is read for the first time in an emergency.
 //!
-//! **Invariants:** at most [`WRITES_MAX`] writes of at most [`CHUNK_SIZE`] bytes in flight; the
+//! **Invariants:** at most `WRITES_MAX` writes of at most `CHUNK_SIZE` bytes in flight; the
 //! superblock is the last write, alone.
 //!
 //! **Not here:** creating the file, its directory, whether there is one already.
@@ -171,5 +171,5 @@ fn to_usize(size: u64) -> usize {
 }
 
 #[cfg(test)]
-#[path = "opening_tests.rs"]
+#[path = "format_tests.rs"]
 mod tests;

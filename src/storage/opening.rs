@@ -8,14 +8,15 @@
 //! ```
 //!
 //! Slots of up to 64 KiB are read as they lie, a mebibyte at a time; of larger ones only the first
-//! sector is, and the rest only where the prepare is longer than that and can decide something: above
-//! the checkpoint, or without the very same redundant header.
+//! sector is, and the rest only where the prepare is longer than that and can decide something:
+//! above the checkpoint, or without the very same redundant header.
 //!
-//! **Invariants:** bounded memory: at most [`READS_MAX`] reads and about [`READ_BYTES_MAX`] bytes in
-//! flight; nothing is written before all was read and judged, except to the superblock's minority;
-//! a fatal end has written nothing to the journal.
+//! **Invariants:** bounded memory: at most `READS_MAX` reads and about `READ_BYTES_MAX` bytes
+//! in flight; nothing is written before all was read and judged, except to the superblock's
+//! minority; a fatal end has written nothing to the journal.
 //!
-//! **Not here:** views, and what a replica may do after this (is its head certain?).
+//! **Not here:** what a replica may do after this (is its head certain?), and the headers of the
+//! superblock's head, which it inserts.
 
 use super::journal::{Body, Journal, Slot};
 use super::layout::{Layout, SUPERBLOCK_COPIES, SUPERBLOCK_COPY_SIZE};
@@ -374,6 +375,8 @@ impl Opening {
             cluster: state.cluster,
             geometry: state.geometry,
             op_checkpoint: state.op_checkpoint,
+            op_head: state.head.op,
+            log_view: state.log_view,
         };
         let entries = std::mem::take(&mut self.entries);
         let stored = std::mem::take(&mut self.stored);
@@ -487,3 +490,7 @@ fn slot_of(scanned: &Scanned, outcome: Outcome) -> Slot {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "opening_tests.rs"]
+mod tests;
