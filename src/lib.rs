@@ -19,6 +19,8 @@ pub mod replica;
 
 pub mod io;
 
+pub mod client;
+
 pub mod bus;
 
 pub mod server;

@@ -8,12 +8,14 @@
 //!                    who is it? (peer.rs)
 //! ```
 //!
-//! One connection for each pair of replicas: the higher index dials the lower, again and again, with
-//! back-off. A client dials a replica when it has something to send to it. Whoever dials speaks
-//! first of its own accord, so there is no greeting: a peer is known by its first message.
+//! One connection for each pair of replicas: the higher index dials the lower, again and again,
+//! with back-off. A client dials a replica when it has something to send to it. Whoever dials
+//! speaks first of its own accord, so there is no greeting: a peer is known by its first message.
+//! A replica that is sent something and says nothing for 10 s is given up and dialled anew, so
+//! replicas are to exchange something more often than that: they ping each other every second.
 //!
-//! Delivery is best effort: while a connection is healthy its messages arrive once and in order; what
-//! is queued or under way when it ends is lost, and what does not fit a queue is refused. The
+//! Delivery is best effort: while a connection is healthy its messages arrive once and in order;
+//! what is queued or under way when it ends is lost, and what does not fit a queue is refused. The
 //! protocol sends again.
 //!
 //! What is bounded, and what happens at the bound:
@@ -30,13 +32,13 @@
 //! | clients | that, less an eighth | an idle one is closed, or else the new one |
 //! | one call of `receive` | messages and bytes of each class | it says that there is more |
 //!
-//! So no flood of clients keeps a replica out: connections of replicas are not counted, and a newcomer
-//! that may yet turn out to be one always finds a place, memory, and a reader.
+//! So no flood of clients keeps a replica out: connections of replicas are not counted, and a
+//! newcomer that may yet turn out to be one always finds a place, memory, and a reader.
 //!
 //! **Invariants:** a connection is in the table of its peer if and only if it is identified, and
 //! there is one for each peer, the newest; the error of a connection closes that connection and
-//! nothing else; no method but those that are given `io` touches a socket; the same calls and events
-//! in the same order do the same.
+//! nothing else; no method but those that are given `io` touches a socket; the same calls and
+//! events in the same order do the same.
 //!
 //! **Not here:** what messages mean; resending; names of hosts; time, but for ticks of 10 ms.
 
@@ -208,6 +210,8 @@ pub struct MessageBus {
     /// No client is looked for to be closed before this tick: they are not all to be looked at, nor
     /// one after the other closed, for each newcomer.
     reclaim_tick: u64,
+    /// Some clients that were idle when all were looked at, the longest first.
+    idle: VecDeque<ConnectionId>,
 
     counters: Counters,
     log_invalid: LogLimit,
@@ -216,7 +220,8 @@ pub struct MessageBus {
 }
 
 impl MessageBus {
-    /// A bus without connections. `prng` gives the jitter of its dialling: another for each process.
+    /// A bus without connections. `prng` gives the jitter of its dialling: another for each
+    /// process, so that peers do not dial in step.
     pub fn new(config: BusConfig, prng: Prng) -> Self {
         let replica_count = u8::try_from(config.addresses.len()).expect("a handful of replicas");
         assert!((1..=REPLICAS_MAX).contains(&replica_count));
@@ -254,6 +259,7 @@ impl MessageBus {
             client_queues: Budget::new(config.queue_size_max.max(message_size_max)),
             clients_are_paused: false,
             reclaim_tick: 0,
+            idle: VecDeque::new(),
             counters: Counters::default(),
             log_invalid: LogLimit::default(),
             log_mismatch: LogLimit::default(),
@@ -468,9 +474,9 @@ impl MessageBus {
         }
     }
 
-    /// Back-pressure: while `paused`, clients are not read. Replicas are, and so are unknown peers up
-    /// to the message that shows a client: a replica that comes back may be what the pause waits for.
-    /// What was not read is remembered; reading goes on by itself afterwards.
+    /// Back-pressure: while `paused`, clients are not read. Replicas are, and so are unknown peers
+    /// up to the message that shows a client: a replica that comes back may be what the pause waits
+    /// for. What was not read is remembered; the next [`Self::receive`] after the pause reads it.
     pub fn pause_clients(&mut self, paused: bool) {
         self.clients_are_paused = paused;
     }

@@ -185,7 +185,8 @@ mod tests {
 
     #[test]
     fn what_others_may_have_written_is_no_evidence() {
-        let reply = Reply { client: CLIENT, ..Reply::default() };
+        let operation = Operation::Query as u8;
+        let reply = Reply { client: CLIENT, operation, ..Reply::default() };
         for known in [None, client(CLIENT), replica(0), replica(2)] {
             assert_eq!(judge(known, &header(0, reply, &[])), Ok(known));
             assert_eq!(judge(known, &header(1, Block::default(), &[1])), Ok(known));

@@ -10,8 +10,9 @@
 //! A connection is taken from the front of its queue, read for one turn, and put back at the end if
 //! there may be more, so that none waits for another's flood.
 //!
-//! **Invariants:** an edge is forgotten only at `WouldBlock`; every visit consumes allowance or leaves
-//! the connection drained, so a call ends; a message is delivered only after its sender was judged.
+//! **Invariants:** an edge is forgotten only at `WouldBlock`; every turn consumes allowance or
+//! leaves the connection drained, so a call ends; a message is delivered only after its sender was
+//! judged.
 //!
 //! **Not here:** sending, closing.
 
@@ -30,6 +31,8 @@ const ACCEPT_FAILURES_MAX: u32 = 8;
 const GRACE_TICKS: u64 = 100;
 /// How long no client is closed again for others, after none was idle, in ticks.
 const RECLAIM_TICKS: u64 = 16;
+/// Idle clients remembered from one look at all of them.
+const IDLE_COUNT_MAX: usize = 64;
 /// What one read costs at least, in bytes of the allowance, so that drops are bounded too.
 const READ_COST_MIN: usize = 256;
 
@@ -77,9 +80,9 @@ enum Turn {
 }
 
 impl MessageBus {
-    /// Accepts who knocks and appends what was received to `received`: from replicas first, then from
-    /// peers not known yet, then from clients; fairly, and up to a bound. True when more may be
-    /// waiting: then call again in the next turn, without sleeping before it.
+    /// Accepts who knocks and appends what was received to `received`: from replicas first, then
+    /// from peers not known yet, then from clients; fairly, and up to a bound. True when more may
+    /// be waiting: then call again in the next turn, without sleeping before it.
     pub fn receive<I: IO>(&mut self, io: &mut I, received: &mut Vec<Received>) -> bool {
         self.accept(io);
         self.receive_class(io, Class::Replica, REPLICAS, received);
@@ -197,8 +200,8 @@ impl MessageBus {
         None
     }
 
-    /// Gives a large frame its memory, if one waits for it. False if there is none to give: then the
-    /// connection is stalled.
+    /// Gives a large frame its memory, if one waits for it. False if there is none to give: then
+    /// the connection is stalled.
     fn grant<I: IO>(&mut self, io: &mut I, id: ConnectionId) -> bool {
         let connection = self.connections.get_mut(&id).expect("not closed");
         let Some(size) = connection.receiver.wants().map(|header| header.size as usize) else {
@@ -324,19 +327,37 @@ impl MessageBus {
         true
     }
 
-    /// Closes the client that was silent longest, if it is idle. False if none is.
+    /// Closes a client that has been idle for long. False if none is.
     fn reclaim_idle<I: IO>(&mut self, io: &mut I) -> bool {
-        if self.tick < self.reclaim_tick {
-            return false;
+        if self.idle.is_empty() && self.tick >= self.reclaim_tick {
+            self.find_idle();
         }
-        let idle = self.clients.values().filter(|id| self.connections[*id].is_idle(self.tick));
-        let Some(&id) = idle.min_by_key(|id| (self.connections[*id].message, **id)) else {
+        while let Some(id) = self.idle.pop_front() {
+            // It may be gone, or have woken up since.
+            if self.connections.get(&id).is_some_and(|connection| connection.is_idle(self.tick)) {
+                self.counters.reclaimed += 1;
+                self.close(io, id, "idle, and its place is needed");
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Looks for idle clients among all.
+    fn find_idle(&mut self) {
+        let mut idle = Vec::new();
+        for id in self.clients.values() {
+            let connection = &self.connections[id];
+            if connection.is_idle(self.tick) {
+                idle.push((connection.message, *id));
+            }
+        }
+        idle.sort_unstable();
+        if idle.is_empty() {
             self.reclaim_tick = self.tick + RECLAIM_TICKS;
-            return false;
-        };
-        self.counters.reclaimed += 1;
-        self.close(io, id, "idle, and its place is needed");
-        true
+        }
+        self.idle.clear();
+        self.idle.extend(idle.into_iter().take(IDLE_COUNT_MAX).map(|(_, id)| id));
     }
 
     /// Closes somebody, so that there is a descriptor: the next to be accepted may be a replica.
@@ -352,6 +373,7 @@ impl MessageBus {
             return;
         }
         // None is idle. One after the other then, and not all at once.
+        self.reclaim_tick = self.tick + RECLAIM_TICKS;
         let silent = self.clients.values().min_by_key(|id| (self.connections[*id].message, **id));
         if let Some(&id) = silent {
             self.counters.reclaimed += 1;

@@ -110,6 +110,8 @@ impl ClusterClock {
             return false;
         }
         let error_ns = (now_monotonic_ns - ping_monotonic_ns).div_ceil(2);
+        assert!(error_ns <= now_monotonic_ns - window.monotonic_ns);
+        assert_eq!(window.samples.len(), usize::from(self.replica_count));
         let ours_ns = at(window.realtime_ns, now_monotonic_ns - window.monotonic_ns);
         let offset_ns = i128::from(their_realtime_ns) + i128::from(error_ns) - ours_ns;
         let place = &mut window.samples[from.index()];
@@ -189,6 +191,7 @@ impl ClusterClock {
     fn window_begin(&mut self, monotonic_ns: u64, realtime_ns: u64) {
         assert!(self.replica_count > 1);
         assert!(self.window.as_ref().is_none_or(|window| window.monotonic_ns <= monotonic_ns));
+        assert!(self.own.0 < self.replica_count);
         let samples = vec![None; usize::from(self.replica_count)];
         self.window = Some(Window { monotonic_ns, realtime_ns, samples });
     }
@@ -200,6 +203,7 @@ impl ClusterClock {
         let own = Sample { offset_ns: 0, error_ns: 0 };
         let samples = || window.samples.iter().flatten().chain([&own]);
         let quorum = usize::from(self.quorum_majority);
+        assert!(quorum > 1, "the own clock alone is no majority");
         if samples().count() < quorum {
             return None;
         }
@@ -249,6 +253,7 @@ pub fn timestamp_next(
     // 0 is the timestamp of the root.
     let timestamp = now.max(previous_end).max(1);
     assert!(timestamp >= previous_end);
+    assert!(timestamp > 0);
     timestamp
 }
 

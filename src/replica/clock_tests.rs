@@ -139,6 +139,10 @@ fn clocks_that_all_differ_agree_on_nothing() {
     let mut world = World::new(&[0, hour, TO_YEAR_2200]);
     world.run(100);
     assert!((0..3).all(|replica| world.error(replica).is_none()));
+    // Two of five are no majority.
+    let mut world = World::new(&[0, 0, hour, 2 * hour, 3 * hour]);
+    world.run(100);
+    assert!((0..5).all(|replica| world.error(replica).is_none()));
     let mut world = World::new(&[0, hour]);
     world.run(100);
     assert!((0..2).all(|replica| world.error(replica).is_none()));
@@ -211,6 +215,23 @@ fn an_asymmetric_path_errs_by_half_a_round_trip_at_most() {
         let again = clock.realtime_synchronized(now, TRUE_REALTIME + now);
         assert_eq!(again, Some(synchronized));
     }
+}
+
+#[test]
+fn a_symmetric_path_is_measured_exactly() {
+    let hour = 3600 * SECOND;
+    let mut clock = ClusterClock::new(3, ReplicaIndex(0), 2);
+    clock.tick(0, TRUE_REALTIME - hour);
+    for from in [1, 2] {
+        let theirs = TRUE_REALTIME + 100 * MS;
+        assert!(clock.on_pong(ReplicaIndex(from), 0, theirs, 200 * MS));
+    }
+    let (now, realtime) = (200 * MS, TRUE_REALTIME - hour + 200 * MS);
+    clock.tick(now, realtime);
+    assert_eq!(clock.offset(now, realtime), Some(i64::try_from(hour).unwrap()));
+    // Moved into the agreed interval, and no further: its end that is nearer to the own clock.
+    let synchronized = clock.realtime_synchronized(now, realtime);
+    assert_eq!(synchronized, Some(TRUE_REALTIME + 200 * MS - 100 * MS));
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! F5: how a backup judges its primary: not by one fixed time-out but by how often it has been heard.
+//! F5: how a backup judges its primary: not by one fixed time-out but by how often it has been
+//! heard.
 //!
 //! ```text
 //!  arrival           arrival            yellow            red
@@ -15,8 +16,8 @@
 //! An interval counts at most as much as the one that would have been suspicious, so a single long
 //! pause moves the average by less than half and is soon forgotten. And the average grows with
 //! whatever slow rhythm really arrives, also if the rhythm is that of heartbeats sent on *overdue*
-//! (1.5 times the average each), until the regular heartbeat is the faster of the two; for that, its
-//! timer must be reset by every heartbeat that is sent, whatever it was sent for.
+//! (1.5 times the average each), until the regular heartbeat is the faster of the two; for that,
+//! its timer must be reset by every heartbeat that is sent, whatever it was sent for.
 //!
 //! **Invariants:** overdue is half of suspect, so suspect implies overdue; suspect lies between
 //! [`SUSPECT_NS_MIN`] and [`SUSPECT_NS_MAX`].
@@ -56,6 +57,7 @@ impl FaultDetector {
         assert!(self.arrival_ns.is_none_or(|arrival_ns| arrival_ns <= now_ns));
         self.interval_ns = self.interval_initial_ns;
         self.arrival_ns = Some(now_ns);
+        assert!(!self.is_overdue(now_ns));
         assert!(!self.is_suspect(now_ns));
     }
 
@@ -64,6 +66,7 @@ impl FaultDetector {
         if self.arrival_ns.is_some() {
             let sample_ns = self.silence_ns(now_ns).min(self.suspect_after_ns());
             let sum_ns = WEIGHT_OLD * self.interval_ns + sample_ns;
+            assert!(sample_ns <= SUSPECT_NS_MAX);
             self.interval_ns = sum_ns / (WEIGHT_OLD + 1);
         }
         self.arrival_ns = Some(now_ns);
@@ -74,7 +77,8 @@ impl FaultDetector {
     /// Whether it is time to wonder: half of what is suspicious passed.
     pub fn is_overdue(&self, now_ns: u64) -> bool {
         let overdue_after_ns = self.suspect_after_ns() / 2;
-        assert!(overdue_after_ns > 0);
+        assert!(overdue_after_ns >= SUSPECT_NS_MIN / 2);
+        assert!(overdue_after_ns <= SUSPECT_NS_MAX / 2);
         self.silence_ns(now_ns) > overdue_after_ns
     }
 

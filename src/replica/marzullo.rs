@@ -8,9 +8,9 @@
 //!                 =====   agreed by 3
 //! ```
 //!
-//! **Invariants:** pure, total, whole numbers; intervals are closed, so sources that touch agree; the
-//! result does not depend on the order of the sources; of several answers with equally many sources
-//! it is the shortest, then the lowest.
+//! **Invariants:** pure, total, whole numbers; intervals are closed, so sources that touch agree;
+//! the result does not depend on the order of the sources; of several answers with equally many
+//! sources it is the shortest, then the lowest.
 //!
 //! **Not here:** what the numbers mean, and how wide an interval must honestly be.
 
@@ -61,6 +61,8 @@ pub fn agreed(sources: &[Interval], quorum: usize) -> Option<Interval> {
         if lower_ends || !upper_ends {
             continue;
         }
+        assert!(count > 0);
+        assert!(lower <= upper);
         let interval = Interval { lower, upper };
         let better = best.is_none_or(|(best_count, best_interval)| {
             count > best_count || (count == best_count && interval.width() < best_interval.width())

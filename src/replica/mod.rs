@@ -39,10 +39,10 @@ mod status;
 mod timeout;
 mod view_change;
 
-mod clock;
+pub mod clock;
 pub mod executor;
-mod fault_detector;
-mod marzullo;
+pub mod fault_detector;
+pub mod marzullo;
 pub mod sessions;
 
 #[cfg(test)]

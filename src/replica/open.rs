@@ -150,6 +150,9 @@ impl Replica {
             }
         }
         self.recover_head_set();
+        if !self.is_born() {
+            return true; // It acknowledged nothing but a genesis, which is the same each time.
+        }
         let op_prepare_max = self.geometry.op_prepare_max(self.superblock.state().op_checkpoint);
         !(self.op + 1..=op_prepare_max).any(|op| self.journal.is_faulty(op))
     }

@@ -15,7 +15,9 @@
 use super::{ReadPurpose, Replica, Status};
 use crate::constants::HEADER_SIZE;
 use crate::replica::Effects;
-use crate::wire::{Header, Headers, Message, Op, Prepare, RequestHeaders, RequestPrepare};
+use crate::wire::{
+    Header, Headers, Message, Op, Prepare, RequestHeaders, RequestPrepare, decode_headers,
+};
 
 /// Prepares asked for at once.
 const PREPARES_WANTED_MAX: usize = 16;
@@ -99,19 +101,16 @@ impl Replica {
         if self.status == Status::RecoveringHead {
             return self.ignore("on_headers", "the head is uncertain");
         }
-        let (chunks, rest) = message.body().as_chunks::<{ HEADER_SIZE as usize }>();
-        if !rest.is_empty() {
-            return self.ignore("on_headers", "a part of a header");
-        }
-        let before = self.chain_min;
-        for chunk in chunks {
-            match Header::decode_prepare(chunk) {
-                Ok(header) => self.repair_header(&header),
-                Err(reason) => {
-                    log::warn!("{self}: on_headers: ignoring a header ({reason})");
-                    break;
-                }
+        let headers = match decode_headers(message) {
+            Ok(headers) => headers,
+            Err(reason) => {
+                log::warn!("{self}: on_headers: ignoring ({reason})");
+                return;
             }
+        };
+        let before = self.chain_min;
+        for header in headers {
+            self.repair_header(&header);
         }
         if self.chain_min == before {
             return self.ignore("on_headers", "nothing that is missing");
@@ -122,7 +121,7 @@ impl Replica {
     }
 
     fn repair_header(&mut self, header: &Header<Prepare>) {
-        if header.cluster != self.cluster || self.chain_min <= 1 {
+        if self.chain_min <= 1 {
             return;
         }
         if header.op() != self.chain_min - 1 || header.op() <= self.commit_min {

@@ -55,11 +55,6 @@ impl Timeout {
         self.remaining.is_some()
     }
 
-    /// How often it has backed off since it was started.
-    pub(super) fn attempts(&self) -> u32 {
-        self.attempts
-    }
-
     /// Counts one tick; true when it fires.
     pub(super) fn tick(&mut self) -> bool {
         let Some(remaining) = &mut self.remaining else { return false };
@@ -89,7 +84,7 @@ mod tests {
             assert!((least..=most).contains(&ticks), "{ticks}");
             timeout.back_off(&mut prng);
         }
-        assert_eq!(timeout.attempts(), 4);
+        assert_eq!(timeout.attempts, 4);
         timeout.stop();
         assert!(!timeout.is_running());
     }

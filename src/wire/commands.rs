@@ -88,7 +88,7 @@ macro_rules! commands {
                         $( let (place, rest) = rest.split_at(<$type as Field>::SIZE);
                         let $field = <$type>::get(place); )*
                         if rest.iter().any(|byte| *byte != 0) {
-                            return Err(Invalid::Field("reserved bytes of the command are not zero"));
+                            return Err(Invalid::Field("reserved bytes of a command are not zero"));
                         }
                         Ok(Self::$name($name { $($field,)* }))
                     } )*

@@ -26,8 +26,8 @@
 //! ```
 //!
 //! **Invariants:** nothing in a header is believed before its checksum is verified, nor its size
-//! before it is compared with the largest; the first thing that is wrong ends the stream for good; a
-//! prepare always lies at the start of a sector-aligned buffer that is padded with zeros, so that
+//! before it is compared with the largest; the first thing that is wrong ends the stream for good;
+//! a prepare always lies at the start of a sector-aligned buffer that is padded with zeros, so that
 //! [`Message::sectors`] does not copy it.
 //!
 //! **Not here:** sockets, budgets, who the peer is, whether a message makes sense.

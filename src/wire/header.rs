@@ -12,10 +12,10 @@
 //!
 //! `checksum` covers bytes 4 to 128, and so the body's checksum, and so everything.
 //!
-//! **Invariants:** [`Header::decode`] of [`Header::encode`] is the identity; what decodes has a right
-//! checksum, this protocol version, a known command, zero reserved bytes and no `invalid` reason.
-//! The places of `checksum` and `protocol` are the same in every version, so that a peer of another
-//! one can be named.
+//! **Invariants:** [`Header::decode`] of [`Header::encode`] is the identity; what decodes has a
+//! right checksum, this protocol version, a known command, zero reserved bytes and no `invalid`
+//! reason. The places of `checksum` and `protocol` are the same in every version, so that a peer of
+//! another one can be named.
 //!
 //! **Not here:** what the fields of a command mean; the largest size and the right cluster, which
 //! only a receiver knows.

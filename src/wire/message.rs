@@ -39,8 +39,8 @@ impl Message {
     /// at.
     ///
     /// # Errors
-    /// Those of [`Header::decode`]; fewer bytes than the header says; a wrong body checksum; padding
-    /// that is not zero.
+    /// Those of [`Header::decode`]; fewer bytes than the header says; a wrong body checksum;
+    /// padding that is not zero.
     pub fn decode(buffer: Bytes) -> Result<Self, Invalid> {
         let head = buffer.first_chunk().ok_or(Invalid::Size(0))?;
         let header = Header::decode(head)?;

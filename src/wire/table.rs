@@ -11,8 +11,8 @@
 //! A header may be *blank*, 128 zero bytes:
 //! "there was something at this op and I cannot say what".
 //!
-//! **Invariants:** headers are of consecutive ops, descending; the first is never blank; none is of a
-//! later view than its messenger's log, nor of another cluster.
+//! **Invariants:** headers are of consecutive ops, descending; the first is never blank; none is of
+//! a later view than its messenger's log, nor of another cluster.
 //!
 //! **Not here:** which of several sets is the log: that is the view change's to decide.
 

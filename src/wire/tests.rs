@@ -347,3 +347,63 @@ fn builders_make_the_same_message_in_place() {
     *padded.last_mut().unwrap() = 1;
     assert!(matches!(Message::decode(Bytes::from(padded)), Err(Invalid::Field(_))));
 }
+
+const DOCUMENT: &str = include_str!("../../docs/protocol.md");
+
+/// The rows, split into cells, of all tables of the section of `heading` up to the next heading.
+fn rows(heading: &str) -> Vec<Vec<&'static str>> {
+    let mut lines = DOCUMENT.lines().skip_while(|line| *line != heading);
+    assert_eq!(lines.next(), Some(heading), "not in docs/protocol.md");
+    lines
+        .take_while(|line| !line.starts_with("##"))
+        .filter(|line| line.starts_with("| "))
+        .map(|line| line.trim_matches('|').split('|').map(|cell| cell.trim().trim_matches('`')))
+        .map(Iterator::collect)
+        .collect()
+}
+
+/// The places that the document gives to fields, without the head of the table.
+fn documented(heading: &str) -> Vec<(&'static str, usize, usize)> {
+    let number = |cell: &str| cell.parse().expect("a number");
+    let fields = rows(heading).into_iter().skip(1);
+    fields.map(|row| (row[2], number(row[0]), number(row[1]))).collect()
+}
+
+#[test]
+fn the_document_draws_every_field_where_it_is() {
+    for (code, name, fields) in Command::LAYOUTS {
+        assert_eq!(documented(&format!("### `{name}` ({code})")), *fields, "{name}");
+    }
+    assert_eq!(DOCUMENT.matches("\n### `").count(), Command::LAYOUTS.len());
+    assert_eq!(documented("### Status report"), StatusReport::FIELDS);
+    let size = |places: Vec<Place>| places.iter().map(|(_, _, size)| size).sum::<usize>();
+    assert_eq!(size(documented("### The header")), 48);
+    assert_eq!(size(documented("### Entries")), 64);
+    assert_eq!(size(documented("### Table of incarnations")), IncarnationTable::SIZE);
+}
+
+#[test]
+fn the_document_names_every_code() {
+    let codes = |heading: &str| -> Vec<(u8, String)> {
+        let rows = rows(heading).into_iter().skip(1);
+        rows.map(|row| (row[0].parse().expect("a code"), row[1].replace('_', ""))).collect()
+    };
+    fn known<T: std::fmt::Debug>(from_code: fn(u8) -> Option<T>) -> Vec<(u8, String)> {
+        let name = |code| Some((code, format!("{:?}", from_code(code)?).to_lowercase()));
+        (0..=u8::MAX).filter_map(name).collect()
+    }
+    assert_eq!(codes("### Operations"), known(Operation::from_code));
+    assert_eq!(codes("### Eviction reasons"), known(EvictionReason::from_code));
+    assert_eq!(codes("### Reject reasons"), known(RejectReason::from_code));
+}
+
+#[test]
+fn the_document_shows_a_request_as_it_is() {
+    let bytes = examples()[0].as_bytes().to_vec();
+    let mut shown = String::new();
+    for (index, row) in bytes.chunks(16).enumerate() {
+        let row: Vec<String> = row.iter().map(|byte| format!("{byte:02x}")).collect();
+        shown.push_str(&format!("{:4}  {}\n", index * 16, row.join(" ")));
+    }
+    assert!(DOCUMENT.contains(&shown), "{shown}");
+}

@@ -1,8 +1,8 @@
 //! F1: the small values of the protocol's vocabulary, and how they lie in a header.
 //!
-//! `Op` is an alias and not a new type: op and commit numbers live in arithmetic with each other and
-//! with constants of the geometry, and wrapping would hide the formulas. Whatever must not be mixed
-//! up (a view is not a replica) is a type of its own.
+//! `Op` is an alias and not a new type: op and commit numbers live in arithmetic with each other
+//! and with constants of the geometry, and wrapping would hide the formulas. Whatever must not be
+//! mixed up (a view is not a replica) is a type of its own.
 //!
 //! **Invariants:** a field has one fixed size; integers are little-endian; any bytes of that size
 //! are a value, so that reading cannot fail and every rule about values is in `invalid`.
@@ -31,8 +31,8 @@ pub struct ClientId(pub u128);
 pub struct ClusterId(pub u128);
 
 /// What identifies a prepare. 32 bits of checksum are an error detector and not an identity, so
-/// every comparison starts with `(op, view)`, which is already unique: a primary that restarts never
-/// resumes its view. The checksums catch disks and bugs.
+/// every comparison starts with `(op, view)`, which is already unique: a primary that restarts
+/// never resumes its view. The checksums catch disks and bugs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct PrepareId {
     /// The position in the log.

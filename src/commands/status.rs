@@ -1,0 +1,277 @@
+//! F6: `vsr status`: asks every replica at once and says whether the cluster takes requests.
+//!
+//! *Available* means: some replica is primary of its view in status normal, has been born, and
+//! enough replicas are normal in that view for its prepares to be acknowledged.
+//!
+//! **Invariants:** a replica that does not answer within a second is shown as unreachable and holds
+//! nobody up; exit status 0 if and only if available.
+
+use super::json::{self, Object};
+use super::{Exit, Result, connect, print};
+use crate::cli;
+use std::net::SocketAddr;
+use std::time::Duration;
+use vsr::constants::TICK_NS;
+use vsr::wire::{ReplicaIndex, ReplicaStatus, StatusReport, View};
+
+/// How long the answers are waited for, all together.
+const TIMEOUT_MAX: Duration = Duration::from_secs(1);
+
+/// `vsr status`.
+pub(super) fn run(arguments: &cli::Client) -> Result {
+    let mut client = connect(arguments)?;
+    let reports = client.status_all(arguments.timeout.min(TIMEOUT_MAX));
+    client.close();
+    let primary = primary(&reports);
+    if arguments.json {
+        print(&(json_of(&arguments.addresses, &reports) + "\n"))?;
+    } else {
+        print(&table(&arguments.addresses, &reports))?;
+    }
+    Ok(if primary.is_some() { Exit::Done } else { Exit::Unavailable })
+}
+
+/// The replicas that must have a prepare before it is committed.
+pub(super) fn quorum_replication(replica_count: usize) -> usize {
+    assert!(replica_count > 0);
+    if replica_count == 2 { 2 } else { replica_count.div_ceil(2).min(3) }
+}
+
+/// The primary that can commit, if there is one, and its view.
+pub(super) fn primary(reports: &[Option<StatusReport>]) -> Option<(ReplicaIndex, View)> {
+    let normal = |report: &&StatusReport| report.status == ReplicaStatus::Normal && report.born;
+    let candidates = reports.iter().flatten().filter(normal);
+    let newest = candidates
+        .filter(|report| report.primary == report.replica)
+        .max_by_key(|report| report.view)?;
+    let in_view =
+        reports.iter().flatten().filter(normal).filter(|report| report.view == newest.view);
+    let enough = in_view.count() >= quorum_replication(reports.len());
+    enough.then_some((newest.replica, newest.view))
+}
+
+fn json_of(addresses: &[SocketAddr], reports: &[Option<StatusReport>]) -> String {
+    let primary = primary(reports);
+    let replicas = addresses.iter().zip(reports).enumerate().map(|(index, (address, report))| {
+        let object = Object::default()
+            .raw("replica", index)
+            .text("address", &address.to_string())
+            .raw("reachable", report.is_some());
+        match report {
+            Some(report) => of_report(object, report).finish(),
+            None => object.finish(),
+        }
+    });
+    let replicas: Vec<String> = replicas.collect();
+    Object::default()
+        .raw("available", primary.is_some())
+        .option("primary", primary.map(|(replica, _)| replica))
+        .option("view", reports.iter().flatten().map(|report| report.view).max())
+        .raw("replicas", json::array(replicas))
+        .finish()
+}
+
+fn of_report(object: Object, report: &StatusReport) -> Object {
+    object
+        .text("status", report.status.name())
+        .raw("born", report.born)
+        .raw("view", report.view)
+        .raw("log_view", report.log_view)
+        .raw("primary", report.primary)
+        .raw("op", report.op)
+        .raw("commit_min", report.commit_min)
+        .raw("commit_max", report.commit_max)
+        .raw("op_checkpoint", report.op_checkpoint)
+        .raw("lag", lag(report))
+        .raw("incarnation", report.incarnation)
+        .raw("clock_synchronized", report.clock_synchronized)
+        .raw("clock_offset_ns", report.clock_offset_ns)
+        .raw("prepares_repaired", report.prepares_repaired)
+        .raw("headers_repaired", report.headers_repaired)
+        .raw("journal_dirty", report.journal_dirty)
+        .raw("journal_faulty", report.journal_faulty)
+        .raw("journal_slots", report.journal_slots)
+        .raw("log_capacity_left", report.log_capacity_left)
+        .raw("sessions_count", report.sessions_count)
+        .raw("requests_committed", report.requests_committed)
+        .raw("ops_committed", report.ops_committed)
+        .raw("uptime_ticks", report.uptime_ticks)
+}
+
+/// Ops it knows to be committed and has not executed yet.
+fn lag(report: &StatusReport) -> u64 {
+    report.commit_max.saturating_sub(report.commit_min)
+}
+
+/// For people: one line for each replica, and one for the cluster.
+pub(super) fn table(addresses: &[SocketAddr], reports: &[Option<StatusReport>]) -> String {
+    let head = [
+        "replica",
+        "address",
+        "status",
+        "role",
+        "view",
+        "op",
+        "commit",
+        "lag",
+        "checkpoint",
+        "clock",
+        "repaired",
+        "faulty",
+        "log left",
+        "uptime",
+    ];
+    let mut rows = vec![head.map(String::from).to_vec()];
+    for (index, (address, report)) in addresses.iter().zip(reports).enumerate() {
+        let mut row = vec![index.to_string(), address.to_string()];
+        match report {
+            Some(report) => row.extend(cells(report)),
+            None => row.push("unreachable".into()),
+        }
+        rows.push(row);
+    }
+    let mut text = aligned(&rows);
+    text.push_str(&match primary(reports) {
+        Some((replica, view)) => {
+            format!("available: replica {replica} is primary of view {view}\n")
+        }
+        None => format!("not available: {}\n", reason_unavailable(reports)),
+    });
+    text
+}
+
+fn cells(report: &StatusReport) -> [String; 12] {
+    let is_primary = report.primary == report.replica;
+    let normal = report.status == ReplicaStatus::Normal;
+    [
+        report.status.name().into(),
+        if is_primary && normal { "primary" } else { "backup" }.into(),
+        report.view.to_string(),
+        report.op.to_string(),
+        report.commit_min.to_string(),
+        lag(report).to_string(),
+        report.op_checkpoint.to_string(),
+        clock(report),
+        (report.prepares_repaired + report.headers_repaired).to_string(),
+        report.journal_faulty.to_string(),
+        report.log_capacity_left.to_string(),
+        format!("{}s", report.uptime_ticks * TICK_NS / 1_000_000_000),
+    ]
+}
+
+fn clock(report: &StatusReport) -> String {
+    if !report.clock_synchronized {
+        return "no agreement".into();
+    }
+    let offset_us = report.clock_offset_ns / 1000;
+    format!("{offset_us:+}us")
+}
+
+fn reason_unavailable(reports: &[Option<StatusReport>]) -> String {
+    let count = reports.len();
+    let reachable = reports.iter().flatten().count();
+    let needed = quorum_replication(count);
+    if reachable < needed {
+        return format!("{reachable} of {count} replicas answer, {needed} are needed");
+    }
+    if !reports.iter().flatten().any(|report| report.born) {
+        return "the cluster is not born yet: all its replicas must have met once".into();
+    }
+    format!("{reachable} of {count} replicas answer, and {needed} of them are not in one view yet")
+}
+
+/// Columns of equal width, two blanks apart.
+fn aligned(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column));
+        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let mut text = String::new();
+    for row in rows {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(&widths) {
+            line.push_str(&format!("{cell:<width$}  "));
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(replica: u8, view: u32, status: ReplicaStatus) -> Option<StatusReport> {
+        Some(StatusReport {
+            replica: ReplicaIndex(replica),
+            replica_count: 3,
+            status,
+            born: true,
+            primary: View(view).primary(3),
+            view: View(view),
+            op: 12,
+            commit_min: 10,
+            commit_max: 11,
+            uptime_ticks: 250,
+            ..StatusReport::default()
+        })
+    }
+
+    fn addresses() -> Vec<SocketAddr> {
+        (1..4).map(|port| SocketAddr::from(([127, 0, 0, 1], port))).collect()
+    }
+
+    #[test]
+    fn quorums_as_in_the_table() {
+        assert_eq!([1, 2, 3, 4, 5, 6].map(quorum_replication), [1, 2, 2, 2, 3, 3]);
+    }
+
+    #[test]
+    fn available_needs_a_normal_primary_and_a_quorum_in_its_view() {
+        use ReplicaStatus::{Normal, ViewChange};
+        let found = Some((ReplicaIndex(1), View(4)));
+        assert_eq!(primary(&[None, report(1, 4, Normal), report(2, 4, Normal)]), found);
+        assert_eq!(primary(&[None, report(1, 4, Normal), None]), None);
+        assert_eq!(primary(&[report(0, 4, Normal), None, report(2, 4, Normal)]), None);
+        assert_eq!(primary(&[None, report(1, 4, ViewChange), report(2, 4, Normal)]), None);
+        assert_eq!(primary(&[report(0, 3, Normal), report(1, 4, Normal), None]), None);
+        // A primary of an old view that has not heard yet does not hide the new one.
+        let reports = [report(0, 3, Normal), report(1, 4, Normal), report(2, 4, Normal)];
+        assert_eq!(primary(&reports), found);
+        let unborn = report(1, 4, Normal).map(|report| StatusReport { born: false, ..report });
+        assert_eq!(primary(&[None, unborn, report(2, 4, Normal)]), None);
+    }
+
+    #[test]
+    fn json_names_what_the_documents_name() {
+        let reports =
+            [None, report(1, 4, ReplicaStatus::Normal), report(2, 4, ReplicaStatus::Normal)];
+        let text = json_of(&addresses(), &reports);
+        assert!(text.starts_with(r#"{"available": true, "primary": 1, "view": 4, "replicas": ["#));
+        assert!(text.contains(r#"{"replica": 0, "address": "127.0.0.1:1", "reachable": false}"#));
+        assert!(text.contains(r#""status": "normal", "born": true, "view": 4"#));
+        assert!(
+            text.contains(r#""op": 12, "commit_min": 10, "commit_max": 11, "op_checkpoint": 0"#)
+        );
+        let text = json_of(&addresses(), &[None, None, None]);
+        assert!(text.starts_with(r#"{"available": false, "primary": null, "view": null"#));
+    }
+
+    #[test]
+    fn table_has_a_line_for_each_and_one_for_all() {
+        let reports =
+            [None, report(1, 4, ReplicaStatus::Normal), report(2, 4, ReplicaStatus::Normal)];
+        let text = table(&addresses(), &reports);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 5);
+        assert!(lines[1].contains("unreachable"));
+        assert!(lines[2].contains("primary"));
+        assert!(lines[3].contains("backup"));
+        assert_eq!(lines[4], "available: replica 1 is primary of view 4");
+        let text = table(&addresses(), &[None, None, None]);
+        assert!(text.ends_with("not available: 0 of 3 replicas answer, 2 are needed\n"));
+    }
+}
