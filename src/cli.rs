@@ -13,7 +13,9 @@
 //! **Not here:** what the commands do; exit statuses (`commands`).
 
 use clap::{Args, Parser, Subcommand};
+use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
+use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::time::Duration;
 use vsr::constants::REPLICAS_MAX;
@@ -35,7 +37,7 @@ Exit status:
 
 Addresses are HOST:PORT, [IPV6]:PORT, or PORT for 127.0.0.1.";
 
-/// What was typed.
+/// What was typed. Keys and values are bytes, and need not be text.
 #[derive(Debug, Parser)]
 #[command(
     name = "vsr",
@@ -59,34 +61,34 @@ enum RawCommand {
     /// Write a value
     Put {
         /// The key
-        key: String,
+        key: OsString,
         /// The value
-        value: String,
+        value: OsString,
         #[command(flatten)]
         client: RawClient,
     },
     /// Print a value; exit status 1 if there is none
     Get {
         /// The key
-        key: String,
+        key: OsString,
         #[command(flatten)]
         client: RawClient,
     },
     /// Delete a key; exit status 1 if it is not there
     Delete {
         /// The key
-        key: String,
+        key: OsString,
         #[command(flatten)]
         client: RawClient,
     },
     /// Write NEW if the value is OLD (compare and set); exit status 1 if it is not
     Cas {
         /// The key
-        key: String,
+        key: OsString,
         /// The value that must be there
-        old: String,
+        old: OsString,
         /// The value to write
-        new: String,
+        new: OsString,
         #[command(flatten)]
         client: RawClient,
     },
@@ -94,7 +96,7 @@ enum RawCommand {
     Scan {
         /// What the keys begin with; all keys without it
         #[arg(default_value = "")]
-        prefix: String,
+        prefix: OsString,
         /// Rows at most
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
         limit: Option<u64>,
@@ -296,24 +298,24 @@ impl Raw {
             RawCommand::Format(raw) => Command::Format(raw.valid()?),
             RawCommand::Start(raw) => Command::Start(raw.valid()?),
             RawCommand::Put { key, value, client } => Command::Put {
-                key: key.into_bytes(),
-                value: value.into_bytes(),
+                key: key.into_vec(),
+                value: value.into_vec(),
                 client: client.valid()?,
             },
             RawCommand::Get { key, client } => {
-                Command::Get { key: key.into_bytes(), client: client.valid()? }
+                Command::Get { key: key.into_vec(), client: client.valid()? }
             }
             RawCommand::Delete { key, client } => {
-                Command::Delete { key: key.into_bytes(), client: client.valid()? }
+                Command::Delete { key: key.into_vec(), client: client.valid()? }
             }
             RawCommand::Cas { key, old, new, client } => Command::Cas {
-                key: key.into_bytes(),
-                old: old.into_bytes(),
-                new: new.into_bytes(),
+                key: key.into_vec(),
+                old: old.into_vec(),
+                new: new.into_vec(),
                 client: client.valid()?,
             },
             RawCommand::Scan { prefix, limit, client } => {
-                Command::Scan { prefix: prefix.into_bytes(), limit, client: client.valid()? }
+                Command::Scan { prefix: prefix.into_vec(), limit, client: client.valid()? }
             }
             RawCommand::Status { client } => Command::Status { client: client.valid()? },
             RawCommand::Benchmark(raw) => Command::Benchmark(raw.valid()?),

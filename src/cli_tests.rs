@@ -156,6 +156,16 @@ fn client_commands_with_every_flag() {
 }
 
 #[test]
+fn keys_and_values_need_not_be_text() {
+    let words = ["vsr", "put", "--addresses=1"].map(OsString::from).to_vec();
+    let bytes = [b"k\xff".to_vec(), b"v\xfe".to_vec()];
+    let words = words.into_iter().chain(bytes.map(OsString::from_vec));
+    let raw = Raw::try_parse_from(words).expect("bytes");
+    let Ok(Command::Put { key, value, .. }) = raw.valid() else { panic!("a put") };
+    assert_eq!((&key[..], &value[..]), (&b"k\xff"[..], &b"v\xfe"[..]));
+}
+
+#[test]
 fn benchmark_with_every_flag() {
     let line = "benchmark --clients=5 --value-size=1KiB --duration=2s --keys=9 --read-ratio=50% \
         --addresses=1 --cluster=2 --json";

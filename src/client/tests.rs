@@ -223,7 +223,7 @@ fn close_deregisters() {
     client.query(b"x").expect("an answer");
     let io = client.close();
     assert_eq!(count.get(), 0, "no session, nothing to close");
-    let mut client = super::Client::connect(io, self::client(ScriptIO::new(reply_100)).config);
+    let mut client = Client::connect(io, self::client(ScriptIO::new(reply_100)).config);
     client.request(b"x").expect("an answer");
     client.close();
     assert_eq!(count.get(), 1);

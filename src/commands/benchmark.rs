@@ -83,7 +83,8 @@ fn measure<I: IO>(mut io: I, arguments: &cli::Benchmark, addresses: &[SocketAddr
     let result = load.result();
     load.drain(&mut io);
     print(&if arguments.json { result.json(arguments) } else { result.text(arguments) })?;
-    Ok(Exit::Done)
+    // Figures of nothing are no measurement.
+    Ok(if result.requests == 0 { Exit::Unavailable } else { Exit::Done })
 }
 
 /// One client of the load.

@@ -37,7 +37,7 @@ pub(crate) enum Exit {
     Done,
     /// A key that is not there, or a value that is not the expected one.
     Not,
-    /// `status`: the cluster is not available.
+    /// `status`: the cluster is not available. `benchmark`: nothing could be measured.
     Unavailable,
 }
 
