@@ -566,7 +566,8 @@ fn cluster_under_drawn_faults_agrees_and_recovers() {
         rots += world.rots;
         ops += world.canonical.len();
     }
-    assert!(crashes > 20 && ops > 1000, "{crashes} crashes, {rots} rots, {ops} ops");
+    let enough = crashes > 20 && rots > 3 && ops > 1000;
+    assert!(enough || seeds().count() < 60, "{crashes} crashes, {rots} rots, {ops} ops");
 }
 
 /// Sixty seeds, or the range in `VSR_SEEDS` ("from..to").

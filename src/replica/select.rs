@@ -134,9 +134,13 @@ pub fn select(logs: &[&ViewLog], quorums: &Quorums, replica_count: u8, pipeline:
         }
         head = op;
     }
+    // What a log holds at or below its own commit point is the same in all logs: so one that is older
+    // may know a header that is damaged in the canonical ones.
+    let committed =
+        |op: Op| logs.iter().filter(|log| log.commit_max >= op).find_map(|log| log.set.header(op));
     let headers: Vec<_> = (head.saturating_sub(u64::from(pipeline))..=head)
         .rev()
-        .map(|op| canonical(op).copied())
+        .map(|op| canonical(op).or_else(|| committed(op)).copied())
         .collect();
     if headers[0].is_none() {
         return undecided(logs, replica_count, head);

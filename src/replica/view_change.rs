@@ -162,10 +162,16 @@ impl Replica {
         let headers: Vec<_> = (op_min..=self.op)
             .rev()
             .map(|op| {
-                // Below the chain only what was prepared in this very view is certain.
+                // Below the chain only what was prepared in this very view is certain, and what its
+                // start_view named.
+                let begun_with = self.head.header(op);
                 self.journal
                     .header(op)
-                    .filter(|header| op >= self.chain_min || header.view == self.log_view)
+                    .filter(|header| {
+                        op >= self.chain_min
+                            || header.view == self.log_view
+                            || begun_with == Some(header)
+                    })
                     .copied()
             })
             .collect();
