@@ -127,16 +127,26 @@ fn both_of_2_killed_every_acknowledged_write_is_there() {
     kill_all_under_load(2);
 }
 
+/// Nothing is acknowledged and nothing is answered by what is left.
+#[track_caller]
+fn assert_no_progress(cluster: &Cluster, value: &str) {
+    let put = cluster.vsr(&["put", "lonely", value, "--timeout=700ms"]);
+    assert!(matches!(put.status, Some(3 | 4)), "{put:#?}");
+    // A read changes nothing: it is never of unknown outcome.
+    cluster.vsr(&["get", "key", "--timeout=700ms"]).exits(3).says(&["unavailable"]);
+    cluster.vsr(&["status"]).exits(3);
+}
+
 #[test]
 fn one_of_2_killed_no_progress_until_it_is_back() {
     let mut cluster = Cluster::new(2);
-    for (round, down) in [0, 1].into_iter().enumerate() {
+    // First the backup, so that the primary is left alone, then the primary.
+    for (round, of_primary) in [1, 0].into_iter().enumerate() {
         let value = format!("round {round}");
         cluster.vsr(&["put", "key", &value]).exits(0);
+        let down = (cluster.wait_all().primary.expect("available") + of_primary) % 2;
         cluster.kill(down);
-        let put = cluster.vsr(&["put", "lonely", &value, "--timeout=700ms"]);
-        assert!(matches!(put.status, Some(3 | 4)), "{put:#?}");
-        assert!(!cluster.status().available);
+        assert_no_progress(&cluster, &value);
         cluster.start(down);
         cluster.wait_available();
         cluster.vsr(&["get", "key"]).exits(0).prints(&value);
@@ -148,19 +158,20 @@ fn one_of_2_killed_no_progress_until_it_is_back() {
 #[test]
 fn majority_down_nothing_is_acknowledged_and_nothing_is_lost() {
     let mut cluster = Cluster::new(3);
-    cluster.vsr(&["put", "before", "1"]).exits(0);
-    cluster.kill(0);
-    cluster.kill(1);
-    let put = cluster.vsr(&["put", "during", "1", "--timeout=700ms"]);
-    assert!(matches!(put.status, Some(3 | 4)), "{put:#?}");
-    // A read changes nothing: it is never of unknown outcome.
-    cluster.vsr(&["get", "before", "--timeout=700ms"]).exits(3);
-    cluster.vsr(&["status"]).exits(3);
-    cluster.start(1);
-    cluster.wait_available();
-    cluster.vsr(&["get", "before"]).exits(0).prints("1");
-    cluster.start(0);
-    cluster.wait_all();
+    // The primary is left alone, then a backup.
+    for (round, of_primary) in [0, 1].into_iter().enumerate() {
+        let value = format!("round {round}");
+        cluster.vsr(&["put", "key", &value]).exits(0);
+        let left = (cluster.wait_all().primary.expect("available") + of_primary) % 3;
+        let down = [(left + 1) % 3, (left + 2) % 3];
+        down.map(|replica| cluster.kill(replica));
+        assert_no_progress(&cluster, &value);
+        cluster.start(down[0]);
+        cluster.wait_available();
+        cluster.vsr(&["get", "key"]).exits(0).prints(&value);
+        cluster.start(down[1]);
+        cluster.wait_all();
+    }
 }
 
 #[test]

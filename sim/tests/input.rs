@@ -274,5 +274,5 @@ fn replica_formatted_anew_is_refused_naming_recover() {
     assert_eq!(cluster.wait_exit(victim), Some(23));
     assert!(cluster.log(victim).contains("recover"), "{}", cluster.log(victim));
     cluster.vsr(&["get", "key"]).exits(0).prints("value");
-    assert!(cluster.status().available);
+    cluster.wait_available();
 }
