@@ -88,8 +88,10 @@ impl Replica {
         let certain = self.recover_log();
         self.chain_min = self.op;
         self.extend_chain();
-        let head = self.journal.header(self.op).expect("the head is known");
-        self.commit_max = self.commit_max.max(head.command.commit);
+        match self.journal.header(self.op) {
+            Some(head) => self.commit_max = self.commit_max.max(head.command.commit),
+            None => assert!(!certain, "a head that is certain is known"),
+        }
         self.timeouts.ping.start(&mut self.prng);
         self.timeouts.repair.start(&mut self.prng);
         self.timeouts.vote_window.start(&mut self.prng);
