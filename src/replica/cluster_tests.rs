@@ -1,5 +1,5 @@
-//! F5: several bare replicas in one thread, with disks and a network made of vectors that lose, delay,
-//! repeat, tear and rot, all drawn from a seed.
+//! F5: several bare replicas in one thread, with disks and a network made of vectors that lose,
+//! delay, repeat, tear and rot, all drawn from a seed.
 //!
 //! What must hold in every run: no two replicas execute different prepares at one op; an op that a
 //! primary could have acknowledged to a client is executed by all in the end; after healing, the

@@ -1,8 +1,8 @@
 //! F5: execution: committed prepares go to the executor, one at a time, in op order.
 //!
-//! **Invariants:** an op is executed once in the life of a process, after every op before it, and only
-//! if a hash chain binds it to the head: a header that merely lies at the right place in the journal
-//! may be of a log that lost.
+//! **Invariants:** an op is executed once in the life of a process, after every op before it, and
+//! only if a hash chain binds it to the head: a header that merely lies at the right place in the
+//! journal may be of a log that lost.
 
 use super::{ReadPurpose, Replica, Status};
 use crate::replica::Effects;

@@ -5,10 +5,10 @@
 //!     ──► all R acknowledge it ──► committed ──► table durable: born, votes from here on
 //! ```
 //!
-//! **Invariants:** a blank file acknowledges nothing but an op 1 that names it, and never votes. The
-//! genesis is prepared by replica 0 in view 0 only, is the same bytes each time (so a restart may
-//! prepare it again), commits only when all have acknowledged it, and no op 2 exists before that.
-//! Two different geneses therefore never both commit: each needs every replica of view 0.
+//! **Invariants:** a blank file acknowledges nothing but an op 1 that names it, and never votes.
+//! The genesis is prepared by replica 0 in view 0 only, is the same bytes each time (so a restart
+//! may prepare it again), commits only when all have acknowledged it, and no op 2 exists before
+//! that. Two different geneses therefore never both commit: each needs every replica of view 0.
 //!
 //! **Not here:** replacing a lost file.
 

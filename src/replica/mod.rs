@@ -12,18 +12,18 @@
 //!        └──► recovering_head ── start_view with own nonce ──────┘ head uncertain
 //! ```
 //!
-//! This file holds all state and the one `match` on commands; the siblings hold `impl Replica` blocks
-//! by protocol. Start reading at `normal.rs`; skim `repair.rs`.
+//! This file holds all state and the one `match` on commands; the siblings hold `impl Replica`
+//! blocks by protocol. Start reading at `normal.rs`; skim `repair.rs`.
 //!
 //! **Invariants:**
 //! * `log_view <= view`; neither ever goes back. `view` is durable before any message of it;
 //!   `log_view` and its headers before `do_view_change`, `start_view`, `prepare_ok`.
-//! * `commit_min <= commit_max`; neither ever goes back while the process lives. Ops are executed in
-//!   order, once, and only when a hash chain binds them to the head (`chain_min`).
+//! * `commit_min <= commit_max`; neither ever goes back while the process lives. Ops are executed
+//!   in order, once, and only when a hash chain binds them to the head (`chain_min`).
 //! * A replica votes (`prepare_ok`, `start_view_change`, `do_view_change`) only while its durable
 //!   table of incarnations names it: a blank or a foreign file never votes.
-//! * A *new* view is entered only with a view-change quorum of `start_view_change`; an existing one is
-//!   adopted from any valid message of it.
+//! * A *new* view is entered only with a view-change quorum of `start_view_change`; an existing one
+//!   is adopted from any valid message of it.
 //!
 //! **Not here:** sockets, files, clocks, the state machine, the sessions.
 
@@ -78,7 +78,8 @@ pub enum Status {
     RecoveringHead,
 }
 
-/// The clocks of this machine, read by the server before it hands over inputs. Never decides safety.
+/// The clocks of this machine, read by the server before it hands over inputs. Never decides
+/// safety.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Now {
     /// Nanoseconds that never go back.
@@ -590,8 +591,8 @@ impl Replica {
         }
     }
 
-    /// The end of a turn of the loop: everything that arrived together has been seen. Seals what has
-    /// gathered, and lets writes that completed together share a header sector.
+    /// The end of a turn of the loop: everything that arrived together has been seen. Seals what
+    /// has gathered, and lets writes that completed together share a header sector.
     pub fn on_turn_end(&mut self, effects: &mut Effects) {
         self.primary_seal(effects);
         // What a view change cut from the log is only cut on disk once the superblock says so.

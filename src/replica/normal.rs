@@ -14,8 +14,8 @@
 //!
 //! **Invariants:** at most P prepares are in flight, at most up to `commit_max + P`; op 2 is not
 //! prepared before op 1 (the genesis) is committed; a `prepare_ok` is born only in
-//! `on_prepare_durable` and `send_prepare_oks`, of prepares that are durable; the primary commits in
-//! op order.
+//! `on_prepare_durable` and `send_prepare_oks`, of prepares that are durable; the primary commits
+//! in op order.
 //!
 //! **Not here:** at-most-once beyond what is in flight: the table of sessions is the executor's.
 
@@ -332,7 +332,8 @@ impl Replica {
         if !self.journal.is_dirty(op) || self.journal.is_writing(&header.id()) {
             return;
         }
-        // The log that the view began with is made durable before anything of the old is overwritten.
+        // The log that the view began with is made durable before anything of the old is
+        // overwritten.
         if self.view_is_durable() && self.journal.can_write(op) {
             self.journal.write_prepare(message, &mut effects.requests);
         }

@@ -9,9 +9,9 @@
 //!       backup                 ──► normal
 //! ```
 //!
-//! **Invariants:** what was acknowledged is in the log, or the head is uncertain and the replica does
-//! not vote. An entry above the stored head is of this view, or it is of a log that lost and is
-//! forgotten.
+//! **Invariants:** what was acknowledged is in the log, or the head is uncertain and the replica
+//! does not vote. An entry above the stored head is of this view, or it is of a log that lost and
+//! is forgotten.
 
 use super::clock::ClusterClock;
 use super::fault_detector::FaultDetector;

@@ -6,9 +6,9 @@
 //!     └ request_headers ◄─────┘   request_prepare for what is dirty in the chain
 //! ```
 //!
-//! **Invariants:** repair never advances or replaces the head, except by a `start_view`; a header is
-//! accepted only at `chain_min - 1` and only if the header above names it as parent; a prepare only
-//! if its header is in the log already. So an answer can be stale, repeated or from anybody.
+//! **Invariants:** repair never advances or replaces the head, except by a `start_view`; a header
+//! is accepted only at `chain_min - 1` and only if the header above names it as parent; a prepare
+//! only if its header is in the log already. So an answer can be stale, repeated or from anybody.
 //!
 //! **Not here:** asking for a better head (`view_change.rs`).
 

@@ -9,9 +9,9 @@
 //!   backup: start_view(v+1) ──► log replaced above the commit point, durable ──► normal
 //! ```
 //!
-//! **Invariants:** the headers in the `do_view_change` of one view are the same each time it is sent,
-//! also after a restart: they are stored with the view. `log_view` and the log change together. A log
-//! is never cut before the log that replaces it is at hand.
+//! **Invariants:** the headers in the `do_view_change` of one view are the same each time it is
+//! sent, also after a restart: they are stored with the view. `log_view` and the log change
+//! together. A log is never cut before the log that replaces it is at hand.
 //!
 //! **Not here:** the selection itself (`select.rs`).
 
