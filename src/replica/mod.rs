@@ -337,9 +337,10 @@ impl Replica {
         self.replica_count == 1
     }
 
-    /// What an author stamps whose messages speak of the current view.
+    /// What an author stamps. Messages speak of the durable view: where they promise something, that
+    /// is the current one.
     fn author(&self) -> Author {
-        self.author_of(self.view)
+        self.author_of(self.superblock.state().view)
     }
 
     fn author_of(&self, view: View) -> Author {
@@ -470,10 +471,8 @@ impl Replica {
         if from.0 >= self.replica_count {
             return self.ignore("on_message", "no such replica");
         }
-        if let Command::Prepare(_) = header.command {
-            return self.on_prepare(message, effects);
-        }
-        if from == self.replica {
+        // A prepare names its author, and comes from whoever has it.
+        if from == self.replica && !matches!(header.command, Command::Prepare(_)) {
             return self.ignore("on_message", "a message of mine");
         }
         if let Command::Ping(ping) = header.command {
@@ -483,6 +482,7 @@ impl Replica {
             return self.ignore("on_message", "a peer of another geometry");
         }
         match header.command {
+            Command::Prepare(_) => return self.on_prepare(message, effects),
             // These bring a table of their own.
             Command::StartView(start) => {
                 return self.on_start_view(&header.with(start), message, effects);
@@ -611,7 +611,7 @@ impl Replica {
     }
 
     fn send_pings(&mut self, effects: &mut Effects) {
-        let author = self.author_of(self.superblock.state().view);
+        let author = self.author();
         let Geometry { message_size, journal_slots, block_size, pipeline, clients_max } =
             self.geometry;
         for to in self.others() {
@@ -648,7 +648,7 @@ impl Replica {
             ping_timestamp_monotonic: header.command.timestamp_monotonic,
             timestamp_realtime: self.now.realtime,
         };
-        let author = self.author_of(self.superblock.state().view);
+        let author = self.author();
         self.send(from, Message::new(&author, pong, &[]), effects);
         self.on_ping_incarnation(header, effects);
         self.on_view_heard(from, header.view, header.incarnation, effects);

@@ -259,6 +259,9 @@ impl Replica {
     /// A prepare: replicated by the primary of this view, sent again, or asked for.
     pub(super) fn on_prepare(&mut self, message: &Message, effects: &mut Effects) {
         let header = message.prepare_header();
+        if header.op() == 0 {
+            return self.ignore("on_prepare", "everybody knows the root");
+        }
         if header.size > self.geometry.message_size {
             return self.ignore("on_prepare", "larger than a slot");
         }
@@ -281,10 +284,17 @@ impl Replica {
     /// Whether the prepare extends the log of the view this replica is a backup in.
     fn is_replication(&self, header: &Header<Prepare>) -> bool {
         self.status == Status::Normal
-            && header.view == self.view
+            && self.is_prepared_in_view(header)
             && self.primary_of_view() != self.replica
-            && header.replica == self.primary_of_view()
             && header.op() > self.op
+    }
+
+    /// Whether the primary of this view prepared it in this view: then it is in the log of the view,
+    /// which is one chain.
+    pub(super) fn is_prepared_in_view(&self, header: &Header<Prepare>) -> bool {
+        header.view == self.view
+            && header.replica == self.primary_of_view()
+            && (!self.is_born() || self.counts(header.replica, header.incarnation))
     }
 
     fn on_prepare_replicated(

@@ -237,6 +237,14 @@ impl Replica {
         self.primary_select(effects);
     }
 
+    /// Whether neighbours, op descending, name each other as far as they are known.
+    fn is_chain(headers: &[Option<Header<Prepare>>]) -> bool {
+        headers.windows(2).all(|pair| match pair {
+            [Some(header), Some(before)] => header.parent_id() == before.id(),
+            _ => true,
+        })
+    }
+
     pub(super) fn on_do_view_change(
         &mut self,
         header: &Header<DoViewChange>,
@@ -257,7 +265,8 @@ impl Replica {
         let coherent = command.op == set.op
             && command.log_view < header.view
             && set.headers.iter().flatten().all(|own| own.view <= command.log_view)
-            && set.headers.len() <= self.geometry.pipeline as usize + 1;
+            && set.headers.len() <= self.geometry.pipeline as usize + 1
+            && Self::is_chain(&set.headers);
         if !coherent {
             return self.ignore("on_do_view_change", "it contradicts itself");
         }
@@ -344,6 +353,8 @@ impl Replica {
         self.install_log(op, commit_max, headers);
         self.table = table;
         self.log_view = self.view;
+        // What the own log was certain of in its view says nothing about this one.
+        self.head = HeaderSet { table, op, headers: headers.to_vec() };
         self.head = self.suffix(false);
         self.selected = true;
         self.pipeline = (self.commit_max + 1..=self.op)
@@ -509,7 +520,10 @@ impl Replica {
             }
         };
         let command = header.command;
-        if command.op != set.op || command.commit_max > command.op {
+        if command.op != set.op
+            || command.commit_max > command.op
+            || !Self::is_chain(&set.headers)
+        {
             return self.ignore("on_start_view", "it contradicts itself");
         }
         if set.headers.len() > self.geometry.pipeline as usize + 1 {
@@ -615,21 +629,21 @@ impl Replica {
             return; // Asked a moment ago.
         }
         self.timeouts.request_start_view.start(&mut self.prng);
-        self.send_request_start_view(effects);
-    }
-
-    fn send_request_start_view(&mut self, effects: &mut Effects) {
-        let view = self.view_heard.max(self.view);
         let primary = view.primary(self.replica_count);
         if primary == self.replica {
             return self.ignore("request_start_view", "I am the primary of that view");
         }
+        let message = self.request_start_view_message(view);
+        self.send(primary, message, effects);
+    }
+
+    /// The one message of a view that need not be durable here: it promises nothing.
+    fn request_start_view_message(&mut self, view: View) -> Message {
         if self.nonce == 0 {
             self.nonce = self.prng.next_u64().max(1);
         }
         let request = RequestStartView { nonce: self.nonce };
-        let message = Message::new(&self.author_of(view), request, &[]);
-        self.send(primary, message, effects);
+        Message::new(&self.author_of(view), request, &[])
     }
 
     pub(super) fn on_request_start_view_timeout(&mut self, effects: &mut Effects) {
@@ -638,7 +652,9 @@ impl Replica {
             return;
         }
         self.timeouts.request_start_view.start(&mut self.prng);
-        self.send_request_start_view(effects);
+        // Whoever was heard in the highest view may be gone, and its view with it: any primary will do.
+        let message = self.request_start_view_message(self.view);
+        self.broadcast(&message, effects);
     }
 
     // ---- patience in a view change
