@@ -520,9 +520,7 @@ impl Replica {
             }
         };
         let command = header.command;
-        if command.op != set.op
-            || command.commit_max > command.op
-            || !Self::is_chain(&set.headers)
+        if command.op != set.op || command.commit_max > command.op || !Self::is_chain(&set.headers)
         {
             return self.ignore("on_start_view", "it contradicts itself");
         }
