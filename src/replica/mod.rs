@@ -231,7 +231,8 @@ struct Timeouts {
     vote_window: Timeout,
     /// View change: say `do_view_change` (or, as its primary, `start_view`) again.
     view_change_message: Timeout,
-    /// View change: this view does not come about.
+    /// View change: this view does not come about. Its patience outlives the view, until one works:
+    /// or a cluster that is slower than the first period would never begin a view.
     view_change_status: Timeout,
     /// Ask the primary for its `start_view`.
     request_start_view: Timeout,
@@ -249,7 +250,7 @@ impl Timeouts {
             vote: Timeout::new("vote", 5, 50),
             vote_window: Timeout::new("vote_window", 500, 500),
             view_change_message: Timeout::new("view_change_message", 5, 50),
-            view_change_status: Timeout::new("view_change_status", 40, 500),
+            view_change_status: Timeout::new("view_change_status", 40, 1000),
             request_start_view: Timeout::new("request_start_view", 5, 50),
             repair: Timeout::new("repair", 5, 5),
         }

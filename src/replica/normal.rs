@@ -483,7 +483,7 @@ impl Replica {
     }
 
     /// Something was committed: the links work.
-    fn primary_progressed(&mut self) {
+    pub(super) fn primary_progressed(&mut self) {
         if self.abdicating {
             log::info!("{self}: the primary stays: its prepares are acknowledged again");
             self.abdicating = false;
@@ -546,6 +546,7 @@ impl Replica {
         }
         self.heartbeat_last = header.command.round;
         self.backup_heard_primary();
+        self.timeouts.view_change_status.stop();
         self.backup_learn_commit(header.command.commit.op);
         if self.op < header.command.commit.op {
             self.request_start_view_of(self.view, effects);

@@ -123,7 +123,7 @@ impl Replica {
         }
         self.view = view;
         self.enter_view_change();
-        self.timeouts.view_change_status.start(&mut self.prng);
+        self.timeouts.view_change_status.start_as_before(&mut self.prng);
         self.persist(effects);
         self.invariants();
     }
@@ -182,7 +182,7 @@ impl Replica {
     // ---- do_view_change
 
     /// The own log as the others may rely on it, with what is certain of each op in it.
-    fn own_view_log(&self) -> ViewLog {
+    pub(super) fn own_view_log(&self) -> ViewLog {
         assert!(self.log_view < self.view);
         let (mut present, mut nack) = (0u64, 0u64);
         for (index, header) in self.head.headers.iter().enumerate() {
@@ -364,7 +364,7 @@ impl Replica {
             })
             .collect();
         self.timeouts.view_change_message.start(&mut self.prng);
-        self.timeouts.view_change_status.start(&mut self.prng);
+        self.timeouts.view_change_status.start_as_before(&mut self.prng);
         self.extend_chain();
     }
 
@@ -420,7 +420,7 @@ impl Replica {
         }
     }
 
-    fn cached(&self, id: &crate::wire::PrepareId) -> bool {
+    pub(super) fn cached(&self, id: &crate::wire::PrepareId) -> bool {
         self.cache.get(&id.op).is_some_and(|message| message.prepare_header().id() == *id)
     }
 
@@ -534,6 +534,9 @@ impl Replica {
             effects.fatal = Some(self.fatal_replaced());
             return;
         }
+        if self.status == Status::Normal && header.view == self.view {
+            self.backup_heard_primary();
+        }
         if self.ignore_start_view(header) {
             return;
         }
@@ -604,7 +607,7 @@ impl Replica {
         self.nonce = 0;
         self.timeouts.vote.stop();
         self.timeouts.view_change_message.stop();
-        self.timeouts.view_change_status.stop();
+        self.timeouts.view_change_status.pause();
         self.timeouts.request_start_view.stop();
         self.detector.reset(self.logical_ns());
         if self.view_is_durable() {
@@ -663,7 +666,7 @@ impl Replica {
         }
         self.timeouts.view_change_message.back_off(&mut self.prng);
         if self.selected {
-            self.primary_send_start_view(effects);
+            self.primary_repeat_start_view(effects);
         } else if self.log_view < self.view {
             self.send_do_view_change(effects);
         } else {
@@ -676,6 +679,16 @@ impl Replica {
         {
             self.record_own_view_log(effects);
         }
+    }
+
+    /// A primary that still repairs its log shows that it lives, but not for longer than it would
+    /// wait for another.
+    fn primary_repeat_start_view(&mut self, effects: &mut Effects) {
+        if self.votes >> self.replica.0 & 1 == 1 {
+            return;
+        }
+        self.timeouts.view_change_message.start(&mut self.prng);
+        self.primary_send_start_view(effects);
     }
 
     pub(super) fn on_view_change_status_timeout(&mut self, effects: &mut Effects) {
