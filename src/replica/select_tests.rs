@@ -226,6 +226,9 @@ fn select_highest_log_view_wins_over_the_longest_log() {
 
 // ---- the model
 
+/// The head, the commit point, the headers from the head down.
+type Selected = (Op, Op, Vec<Option<Header<Prepare>>>);
+
 /// One replica of the model: its log by op.
 #[derive(Debug, Clone)]
 struct Member {
@@ -389,7 +392,7 @@ impl Model {
     }
 
     /// Asks these members, checks the answer against the truth; `None` without a log.
-    fn select(&self, members: &[usize]) -> Option<(Op, Op, Vec<Option<Header<Prepare>>>)> {
+    fn select(&self, members: &[usize]) -> Option<Selected> {
         let logs: Vec<_> = members.iter().map(|index| self.view_log(*index)).collect();
         let selection = select_of(&logs, self.replica_count);
         if members.len() < usize::from(self.quorums.view_change) {
