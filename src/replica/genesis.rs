@@ -36,7 +36,10 @@ impl Replica {
         } else if known_as != self.incarnation {
             effects.fatal = Some(self.fatal_replaced());
         } else if self.op > 0 && self.commit_max == 0 {
-            // The sender is born, and its genesis names this file: it is the one acknowledged here.
+            // The sender is born, and its genesis names this file: it is the one acknowledged here,
+            // and the one that a replica 0 which restarted meanwhile has prepared again.
+            self.pipeline.clear();
+            self.primary_progressed();
             self.backup_learn_commit(1);
             self.progress(effects);
         }

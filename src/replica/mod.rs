@@ -231,7 +231,8 @@ struct Timeouts {
     vote_window: Timeout,
     /// View change: say `do_view_change` (or, as its primary, `start_view`) again.
     view_change_message: Timeout,
-    /// View change: this view does not come about.
+    /// View change: this view does not come about. Its patience outlives the view, until one works:
+    /// or a cluster that is slower than the first period would never begin a view.
     view_change_status: Timeout,
     /// Ask the primary for its `start_view`.
     request_start_view: Timeout,
@@ -249,7 +250,7 @@ impl Timeouts {
             vote: Timeout::new("vote", 5, 50),
             vote_window: Timeout::new("vote_window", 500, 500),
             view_change_message: Timeout::new("view_change_message", 5, 50),
-            view_change_status: Timeout::new("view_change_status", 40, 500),
+            view_change_status: Timeout::new("view_change_status", 40, 1000),
             request_start_view: Timeout::new("request_start_view", 5, 50),
             repair: Timeout::new("repair", 5, 5),
         }
@@ -337,9 +338,10 @@ impl Replica {
         self.replica_count == 1
     }
 
-    /// What an author stamps whose messages speak of the current view.
+    /// What an author stamps. Messages speak of the durable view: where they promise something, that
+    /// is the current one.
     fn author(&self) -> Author {
-        self.author_of(self.view)
+        self.author_of(self.superblock.state().view)
     }
 
     fn author_of(&self, view: View) -> Author {
@@ -470,10 +472,8 @@ impl Replica {
         if from.0 >= self.replica_count {
             return self.ignore("on_message", "no such replica");
         }
-        if let Command::Prepare(_) = header.command {
-            return self.on_prepare(message, effects);
-        }
-        if from == self.replica {
+        // A prepare names its author, and comes from whoever has it.
+        if from == self.replica && !matches!(header.command, Command::Prepare(_)) {
             return self.ignore("on_message", "a message of mine");
         }
         if let Command::Ping(ping) = header.command {
@@ -483,6 +483,7 @@ impl Replica {
             return self.ignore("on_message", "a peer of another geometry");
         }
         match header.command {
+            Command::Prepare(_) => return self.on_prepare(message, effects),
             // These bring a table of their own.
             Command::StartView(start) => {
                 return self.on_start_view(&header.with(start), message, effects);
@@ -611,7 +612,7 @@ impl Replica {
     }
 
     fn send_pings(&mut self, effects: &mut Effects) {
-        let author = self.author_of(self.superblock.state().view);
+        let author = self.author();
         let Geometry { message_size, journal_slots, block_size, pipeline, clients_max } =
             self.geometry;
         for to in self.others() {
@@ -648,7 +649,7 @@ impl Replica {
             ping_timestamp_monotonic: header.command.timestamp_monotonic,
             timestamp_realtime: self.now.realtime,
         };
-        let author = self.author_of(self.superblock.state().view);
+        let author = self.author();
         self.send(from, Message::new(&author, pong, &[]), effects);
         self.on_ping_incarnation(header, effects);
         self.on_view_heard(from, header.view, header.incarnation, effects);

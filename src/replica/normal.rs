@@ -259,6 +259,9 @@ impl Replica {
     /// A prepare: replicated by the primary of this view, sent again, or asked for.
     pub(super) fn on_prepare(&mut self, message: &Message, effects: &mut Effects) {
         let header = message.prepare_header();
+        if header.op() == 0 {
+            return self.ignore("on_prepare", "everybody knows the root");
+        }
         if header.size > self.geometry.message_size {
             return self.ignore("on_prepare", "larger than a slot");
         }
@@ -281,10 +284,17 @@ impl Replica {
     /// Whether the prepare extends the log of the view this replica is a backup in.
     fn is_replication(&self, header: &Header<Prepare>) -> bool {
         self.status == Status::Normal
-            && header.view == self.view
+            && self.is_prepared_in_view(header)
             && self.primary_of_view() != self.replica
-            && header.replica == self.primary_of_view()
             && header.op() > self.op
+    }
+
+    /// Whether the primary of this view prepared it in this view: then it is in the log of the view,
+    /// which is one chain.
+    pub(super) fn is_prepared_in_view(&self, header: &Header<Prepare>) -> bool {
+        header.view == self.view
+            && header.replica == self.primary_of_view()
+            && (!self.is_born() || self.counts(header.replica, header.incarnation))
     }
 
     fn on_prepare_replicated(
@@ -473,7 +483,7 @@ impl Replica {
     }
 
     /// Something was committed: the links work.
-    fn primary_progressed(&mut self) {
+    pub(super) fn primary_progressed(&mut self) {
         if self.abdicating {
             log::info!("{self}: the primary stays: its prepares are acknowledged again");
             self.abdicating = false;
@@ -536,6 +546,7 @@ impl Replica {
         }
         self.heartbeat_last = header.command.round;
         self.backup_heard_primary();
+        self.timeouts.view_change_status.stop();
         self.backup_learn_commit(header.command.commit.op);
         if self.op < header.command.commit.op {
             self.request_start_view_of(self.view, effects);

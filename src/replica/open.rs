@@ -165,7 +165,7 @@ impl Replica {
         let headers: Vec<_> = self.head.headers.iter().rev().flatten().copied().collect();
         for header in headers {
             let current = self.journal.header(header.op()).map(Header::id);
-            if header.op() > op_checkpoint && current != Some(header.id()) {
+            if header.op() >= op_checkpoint && current != Some(header.id()) {
                 self.journal.insert_header(&header);
             }
         }

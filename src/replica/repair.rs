@@ -83,12 +83,12 @@ impl Replica {
         let RequestHeaders { op_min, op_max } = header.command;
         let room = u64::from(self.geometry.message_size / HEADER_SIZE - 1).min(HEADERS_MAX);
         let mut body = Vec::new();
+        // Only what the own chain vouches for: the rest would be refused.
+        let op_min = op_min.max(self.chain_min).max(1);
         let mut op = op_max.min(self.op);
-        while op >= op_min.max(1) && (body.len() as u64) < room * u64::from(HEADER_SIZE) {
-            // Only what the own chain vouches for: the rest would be refused.
-            if let Some(header) = self.journal.header(op).filter(|_| op >= self.chain_min) {
-                body.extend_from_slice(&header.encode());
-            }
+        while op >= op_min && (body.len() as u64) < room * u64::from(HEADER_SIZE) {
+            let header = self.journal.header(op).expect("the chain has no holes");
+            body.extend_from_slice(&header.encode());
             op -= 1;
         }
         if body.is_empty() {
@@ -253,7 +253,7 @@ impl Replica {
         // A prepare of this very view in a gap: the primary's log of one view is one chain.
         let in_gap = op < self.chain_min
             && op > self.commit_min
-            && header.view == self.view
+            && self.is_prepared_in_view(header)
             && self.log_view == self.view
             && self.journal.header(op).is_none();
         let known = self.journal.header(op).is_some_and(|own| own.id() == id);

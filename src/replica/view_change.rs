@@ -123,7 +123,7 @@ impl Replica {
         }
         self.view = view;
         self.enter_view_change();
-        self.timeouts.view_change_status.start(&mut self.prng);
+        self.timeouts.view_change_status.start_as_before(&mut self.prng);
         self.persist(effects);
         self.invariants();
     }
@@ -182,7 +182,7 @@ impl Replica {
     // ---- do_view_change
 
     /// The own log as the others may rely on it, with what is certain of each op in it.
-    fn own_view_log(&self) -> ViewLog {
+    pub(super) fn own_view_log(&self) -> ViewLog {
         assert!(self.log_view < self.view);
         let (mut present, mut nack) = (0u64, 0u64);
         for (index, header) in self.head.headers.iter().enumerate() {
@@ -237,6 +237,14 @@ impl Replica {
         self.primary_select(effects);
     }
 
+    /// Whether neighbours, op descending, name each other as far as they are known.
+    fn is_chain(headers: &[Option<Header<Prepare>>]) -> bool {
+        headers.windows(2).all(|pair| match pair {
+            [Some(header), Some(before)] => header.parent_id() == before.id(),
+            _ => true,
+        })
+    }
+
     pub(super) fn on_do_view_change(
         &mut self,
         header: &Header<DoViewChange>,
@@ -257,7 +265,8 @@ impl Replica {
         let coherent = command.op == set.op
             && command.log_view < header.view
             && set.headers.iter().flatten().all(|own| own.view <= command.log_view)
-            && set.headers.len() <= self.geometry.pipeline as usize + 1;
+            && set.headers.len() <= self.geometry.pipeline as usize + 1
+            && Self::is_chain(&set.headers);
         if !coherent {
             return self.ignore("on_do_view_change", "it contradicts itself");
         }
@@ -344,6 +353,8 @@ impl Replica {
         self.install_log(op, commit_max, headers);
         self.table = table;
         self.log_view = self.view;
+        // What the own log was certain of in its view says nothing about this one.
+        self.head = HeaderSet { table, op, headers: headers.to_vec() };
         self.head = self.suffix(false);
         self.selected = true;
         self.pipeline = (self.commit_max + 1..=self.op)
@@ -353,7 +364,7 @@ impl Replica {
             })
             .collect();
         self.timeouts.view_change_message.start(&mut self.prng);
-        self.timeouts.view_change_status.start(&mut self.prng);
+        self.timeouts.view_change_status.start_as_before(&mut self.prng);
         self.extend_chain();
     }
 
@@ -409,7 +420,7 @@ impl Replica {
         }
     }
 
-    fn cached(&self, id: &crate::wire::PrepareId) -> bool {
+    pub(super) fn cached(&self, id: &crate::wire::PrepareId) -> bool {
         self.cache.get(&id.op).is_some_and(|message| message.prepare_header().id() == *id)
     }
 
@@ -509,7 +520,8 @@ impl Replica {
             }
         };
         let command = header.command;
-        if command.op != set.op || command.commit_max > command.op {
+        if command.op != set.op || command.commit_max > command.op || !Self::is_chain(&set.headers)
+        {
             return self.ignore("on_start_view", "it contradicts itself");
         }
         if set.headers.len() > self.geometry.pipeline as usize + 1 {
@@ -521,6 +533,9 @@ impl Replica {
         if !set.table.names(self.replica, self.incarnation) {
             effects.fatal = Some(self.fatal_replaced());
             return;
+        }
+        if self.status == Status::Normal && header.view == self.view {
+            self.backup_heard_primary();
         }
         if self.ignore_start_view(header) {
             return;
@@ -592,7 +607,7 @@ impl Replica {
         self.nonce = 0;
         self.timeouts.vote.stop();
         self.timeouts.view_change_message.stop();
-        self.timeouts.view_change_status.stop();
+        self.timeouts.view_change_status.pause();
         self.timeouts.request_start_view.stop();
         self.detector.reset(self.logical_ns());
         if self.view_is_durable() {
@@ -615,21 +630,21 @@ impl Replica {
             return; // Asked a moment ago.
         }
         self.timeouts.request_start_view.start(&mut self.prng);
-        self.send_request_start_view(effects);
-    }
-
-    fn send_request_start_view(&mut self, effects: &mut Effects) {
-        let view = self.view_heard.max(self.view);
         let primary = view.primary(self.replica_count);
         if primary == self.replica {
             return self.ignore("request_start_view", "I am the primary of that view");
         }
+        let message = self.request_start_view_message(view);
+        self.send(primary, message, effects);
+    }
+
+    /// The one message of a view that need not be durable here: it promises nothing.
+    fn request_start_view_message(&mut self, view: View) -> Message {
         if self.nonce == 0 {
             self.nonce = self.prng.next_u64().max(1);
         }
         let request = RequestStartView { nonce: self.nonce };
-        let message = Message::new(&self.author_of(view), request, &[]);
-        self.send(primary, message, effects);
+        Message::new(&self.author_of(view), request, &[])
     }
 
     pub(super) fn on_request_start_view_timeout(&mut self, effects: &mut Effects) {
@@ -638,7 +653,9 @@ impl Replica {
             return;
         }
         self.timeouts.request_start_view.start(&mut self.prng);
-        self.send_request_start_view(effects);
+        // Whoever was heard in the highest view may be gone, and its view with it: any primary will do.
+        let message = self.request_start_view_message(self.view);
+        self.broadcast(&message, effects);
     }
 
     // ---- patience in a view change
@@ -649,7 +666,7 @@ impl Replica {
         }
         self.timeouts.view_change_message.back_off(&mut self.prng);
         if self.selected {
-            self.primary_send_start_view(effects);
+            self.primary_repeat_start_view(effects);
         } else if self.log_view < self.view {
             self.send_do_view_change(effects);
         } else {
@@ -662,6 +679,16 @@ impl Replica {
         {
             self.record_own_view_log(effects);
         }
+    }
+
+    /// A primary that still repairs its log shows that it lives, but not for longer than it would
+    /// wait for another.
+    fn primary_repeat_start_view(&mut self, effects: &mut Effects) {
+        if self.votes >> self.replica.0 & 1 == 1 {
+            return;
+        }
+        self.timeouts.view_change_message.start(&mut self.prng);
+        self.primary_send_start_view(effects);
     }
 
     pub(super) fn on_view_change_status_timeout(&mut self, effects: &mut Effects) {
