@@ -338,8 +338,8 @@ impl Replica {
         self.replica_count == 1
     }
 
-    /// What an author stamps. Messages speak of the durable view: where they promise something, that
-    /// is the current one.
+    /// What an author stamps. Messages speak of the durable view: where they promise something,
+    /// that is the current one.
     fn author(&self) -> Author {
         self.author_of(self.superblock.state().view)
     }
