@@ -171,6 +171,8 @@ pub struct Replica {
     gathered_size: u64,
     /// Requests gathered or in prepares that are not executed: one per client.
     requests_in_flight: BTreeMap<ClientId, u64>,
+    /// Primary: the head when its view became normal.
+    view_op: Op,
     /// Primary: `commit_max + 1 ..= op`.
     pipeline: VecDeque<InFlight>,
     /// The end of the last timestamp given, and the monotonic clock then.
@@ -328,6 +330,14 @@ impl Replica {
     /// The primary's role, whether or not a change of its superblock is still being written.
     fn acts_as_primary(&self) -> bool {
         self.status == Status::Normal && self.primary_of_view() == self.replica
+    }
+
+    /// Whether the sessions here are all that any client may know of. What this primary told in
+    /// its view it has executed; what the primaries before it told lies in the log that the view
+    /// began with.
+    pub fn has_executed_view_log(&self) -> bool {
+        assert!(self.is_primary());
+        self.commit_min >= self.view_op
     }
 
     fn primary_of_view(&self) -> ReplicaIndex {

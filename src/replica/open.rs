@@ -55,6 +55,7 @@ impl Replica {
             gathered: VecDeque::new(),
             gathered_size: 0,
             requests_in_flight: BTreeMap::new(),
+            view_op: 0,
             pipeline: VecDeque::new(),
             timestamp_next: 0,
             timestamp_monotonic: now.monotonic,
@@ -200,6 +201,7 @@ impl Replica {
             return;
         }
         self.status = Status::Normal;
+        self.view_op = self.op;
         log::info!("{self}: ready");
         self.primary_prepare_genesis(effects);
     }

@@ -444,6 +444,7 @@ impl Replica {
         assert!(self.gathered.is_empty());
         self.selected = false;
         self.status = Status::Normal;
+        self.view_op = self.op;
         self.votes = 0;
         self.timeouts.vote.stop();
         self.timeouts.view_change_message.stop();

@@ -31,7 +31,7 @@ use crate::replica::{Effects, Now, Replica};
 use crate::state_machine::StateMachine;
 use crate::stdx::{AlignedBuffer, Prng};
 use crate::storage::{ReadResult, Request, Token};
-use crate::wire::{ClusterId, Command, Message, Op, ReplicaIndex, View};
+use crate::wire::{ClusterId, Command, Message, ReplicaIndex};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -76,8 +76,6 @@ pub struct Server<S: StateMachine> {
     tick_next: u64,
     /// There is more to receive than one turn takes.
     more: bool,
-    /// The view in which somebody was to be evicted last, and the head of the log at its first time.
-    evicting: Option<(View, Op)>,
     // Kept to keep their memory.
     effects: Effects,
     events: Vec<Event>,
@@ -129,7 +127,6 @@ impl<S: StateMachine> Server<S> {
             token_next: 0,
             tick_next: now.monotonic + TICK_NS,
             more: false,
-            evicting: None,
             effects,
             events: Vec::new(),
             received: Vec::new(),

@@ -34,7 +34,7 @@ impl<S: StateMachine> Server<S> {
             }
             Admission::Reply(reply) => self.send_client_reply(&ClientReply::Reply(*reply)),
             Admission::Ignore(reason) => self.ignore(reason),
-            Admission::Evict(_) if !self.primary_may_evict() => {
+            Admission::Evict(_) if !self.replica.has_executed_view_log() => {
                 self.ignore("the log of the view before may hold its session");
             }
             Admission::Evict(reason) => {
@@ -43,20 +43,6 @@ impl<S: StateMachine> Server<S> {
             }
             Admission::Reject(reason) => self.send_reject(&header.command, reason),
         }
-    }
-
-    /// Whether the sessions here are all that any client may know of. What this primary told in its
-    /// view it has executed; what the primaries before it told lies in the log that the view began
-    /// with, and may not be executed yet. The head when this is first asked is not below that log's.
-    fn primary_may_evict(&mut self) -> bool {
-        assert!(self.replica.is_primary());
-        let view = self.replica.view();
-        let head = match self.evicting {
-            Some((since, head)) if since == view => head,
-            _ => self.replica.op(),
-        };
-        self.evicting = Some((view, head));
-        self.executor.op() >= head
     }
 
     /// A full log is no reason to forget what was answered before it was full.
