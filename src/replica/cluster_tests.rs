@@ -118,18 +118,18 @@ struct Pending {
 }
 
 #[derive(Default)]
-struct Disk {
-    bytes: Vec<u8>,
+pub(super) struct Disk {
+    pub(super) bytes: Vec<u8>,
     pending: Vec<Pending>,
 }
 
 impl Disk {
-    fn write(&mut self, offset: u64, sectors: &[u8]) {
+    pub(super) fn write(&mut self, offset: u64, sectors: &[u8]) {
         let offset = usize::try_from(offset).unwrap();
         self.bytes[offset..offset + sectors.len()].copy_from_slice(sectors);
     }
 
-    fn read(&self, offset: u64, size: u32) -> ReadResult {
+    pub(super) fn read(&self, offset: u64, size: u32) -> ReadResult {
         let offset = usize::try_from(offset).unwrap();
         let mut buffer = AlignedBuffer::zeroed(size);
         buffer.as_mut().copy_from_slice(&self.bytes[offset..offset + size as usize]);
@@ -723,7 +723,7 @@ impl World {
     }
 }
 
-fn format(state: &SuperblockState, disk: &mut Disk) {
+pub(super) fn format(state: &SuperblockState, disk: &mut Disk) {
     let layout = Layout::new(state.geometry);
     disk.bytes = vec![0xEE; usize::try_from(layout.grid_offset()).unwrap()];
     let mut format = Format::new(state);
@@ -738,7 +738,7 @@ fn format(state: &SuperblockState, disk: &mut Disk) {
     }
 }
 
-fn open(disk: &mut Disk) -> Option<crate::storage::Opened> {
+pub(super) fn open(disk: &mut Disk) -> Option<crate::storage::Opened> {
     let mut requests = Vec::new();
     let mut opening = Opening::new(disk.bytes.len() as u64, &mut requests);
     loop {

@@ -47,6 +47,8 @@ pub mod sessions;
 
 #[cfg(test)]
 mod cluster_tests;
+#[cfg(test)]
+mod replica_tests;
 
 pub use effects::Effects;
 pub use normal::Route;

@@ -22,6 +22,9 @@
 //! | another header than h, or a header where no canonical log has one | nack |
 //! | blank without a nack bit (damaged), or not covered | silence |
 //!
+//! The canonical header is the one of any canonical log; or, where all of those are blank, the one
+//! that any log has and that the canonical successor names as its parent.
+//!
 //! **Invariants:** canonical logs never contradict each other; the result is a hash chain as far as
 //! it is known; nothing at or below `lo` is ever cut.
 //!
@@ -114,13 +117,20 @@ pub fn select(logs: &[&ViewLog], quorums: &Quorums, replica_count: u8, pipeline:
         logs.iter().map(|log| log.committed(pipeline)).max().expect("a quorum is not empty");
     assert!(commit_max <= op_max, "committed op {commit_max} above the canonical head {op_max}");
 
-    let canonical = |op: Op| {
+    let known = |op: Op| {
         let mut headers = canonical_logs().filter_map(|log| log.set.header(op));
         let first = headers.next();
         for other in headers {
             assert_eq!(first.map(Header::id), Some(other.id()), "canonical logs contradict");
         }
         first
+    };
+    // What is blank in the canonical logs has a name all the same if they know its successor.
+    let canonical = |op: Op| {
+        known(op).or_else(|| {
+            let id = known(op + 1)?.parent_id();
+            logs.iter().filter_map(|log| log.set.header(op)).find(|header| header.id() == id)
+        })
     };
     let mut head = commit_max;
     for op in commit_max + 1..=op_max {
@@ -160,3 +170,7 @@ fn undecided(logs: &[&ViewLog], replica_count: u8, op: Op) -> Selection {
         Selection::Stuck { op }
     }
 }
+
+#[cfg(test)]
+#[path = "select_tests.rs"]
+mod tests;
