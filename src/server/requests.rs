@@ -1,9 +1,9 @@
 //! F6: what clients ask: the replica says whose it is, the sessions say whether it is new, and only
 //! then it gathers.
 //!
-//! **Invariants:** only a normal primary evicts, and only once it has executed the log that its view
-//! began with; only a normal primary refuses; a backup answers from its own table or
-//! hands the request on; nothing here changes the sessions.
+//! **Invariants:** only a normal primary evicts or refuses, and it evicts only once it has executed
+//! the log that its view began with; a backup answers from its own table or hands the request on;
+//! nothing here changes the sessions.
 
 use super::Server;
 use crate::bus::Peer;
@@ -45,9 +45,9 @@ impl<S: StateMachine> Server<S> {
         }
     }
 
-    /// Whether the sessions here are all that any client may know of. What this primary told in its
-    /// view it has executed; what the primaries before it told lies in the log that the view began
-    /// with, and may not be executed yet. The head when this is first asked is not below that log's.
+    /// Whether the sessions here are all that any client may know of. What this primary told in
+    /// its view it has executed; what the primaries before it told lies in the log that the view
+    /// began with, and may not be executed yet. The head when this is first asked is not below it.
     fn primary_may_evict(&mut self) -> bool {
         assert!(self.replica.is_primary());
         let view = self.replica.view();
