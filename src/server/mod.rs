@@ -76,7 +76,7 @@ pub struct Server<S: StateMachine> {
     tick_next: u64,
     /// There is more to receive than one turn takes.
     more: bool,
-    /// The view in which somebody was last to be evicted, and the head when that first was so in it.
+    /// The view in which a client was last to be evicted, and the head when one first was in it.
     evicting: Option<(View, Op)>,
     // Kept to keep their memory.
     effects: Effects,
