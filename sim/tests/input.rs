@@ -221,6 +221,26 @@ fn client_without_a_cluster_is_unavailable_in_its_time() {
 }
 
 #[test]
+fn client_of_another_cluster_or_order_is_told() {
+    let cluster = Cluster::new(3);
+    let put = ["put", "k", "v", "--timeout=1s"];
+    let mut other = cluster.client(&put);
+    run(other.arg("--cluster=4711")).exits(3).says(&["another cluster", "--cluster"]);
+    let mut status = cluster.client(&["status", "--timeout=500ms"]);
+    run(status.arg("--cluster=4711")).exits(3).says(&["another cluster", "--cluster"]);
+    let addresses = cluster.addresses();
+    let order = |order: &[usize]| {
+        let texts: Vec<String> = order.iter().map(|index| addresses[*index].to_string()).collect();
+        let mut status = vsr();
+        status.args(["status", &format!("--addresses={}", texts.join(","))]);
+        run(&mut status)
+    };
+    order(&[0, 1, 2]).exits(0);
+    order(&[1, 2, 0]).exits(3).says(&["order"]);
+    order(&[0, 1]).exits(2).says(&["--addresses", "2", "3"]);
+}
+
+#[test]
 fn keys_out_of_bounds_are_refused() {
     let cluster = Cluster::new(1);
     let long = "k".repeat(1025);

@@ -10,7 +10,7 @@
 //! **Not here:** the encoding (`vsr::state_machine::kv`).
 
 use super::json::{self, Object};
-use super::{Exit, Failure, Result, connect, print, print_bytes, tell};
+use super::{Exit, Failure, Result, connect, failure, print, print_bytes, tell};
 use crate::cli;
 use vsr::client::{Answer, Client};
 use vsr::fatal::{Fatal, FatalKind};
@@ -34,7 +34,7 @@ pub(super) fn put(key: &[u8], value: &[u8], arguments: &cli::Client) -> Result {
 pub(super) fn get(key: &[u8], arguments: &cli::Client) -> Result {
     let request = encode(&Request::get(key))?;
     let mut client = connect(arguments)?;
-    let answer = client.query(&request)?;
+    let answer = client.query(&request).map_err(|error| failure(&client, error))?;
     client.close();
     let reply = decode(&answer)?;
     let [Outcome::Done(results)] = &reply.outcomes[..] else { return Err(strange(&answer)) };
@@ -92,7 +92,8 @@ pub(super) fn scan(prefix: &[u8], limit: Option<u64>, arguments: &cli::Client) -
         if !last.is_empty() {
             scan = scan.after(&last);
         }
-        let answer = client.query(&encode(&Request::scan(scan))?)?;
+        let request = encode(&Request::scan(scan))?;
+        let answer = client.query(&request).map_err(|error| failure(&client, error))?;
         let reply = decode(&answer)?;
         let [Outcome::Done(results)] = &reply.outcomes[..] else { return Err(strange(&answer)) };
         let [OperationResult::Scan { rows, more }] = &results[..] else {
@@ -131,9 +132,9 @@ fn encode(request: &Request<'_>) -> Result<Vec<u8>> {
 fn write(request: &Request<'_>, arguments: &cli::Client) -> Result<Answer> {
     let body = encode(request)?;
     let mut client: Client<MioIO> = connect(arguments)?;
-    let result = client.request(&body);
+    let result = client.request(&body).map_err(|error| failure(&client, error));
     client.close();
-    Ok(result?)
+    result
 }
 
 /// The kv reply, if the state machine took the request.

@@ -1,9 +1,9 @@
 //! F6: what clients ask: the replica says whose it is, the sessions say whether it is new, and only
 //! then it gathers.
 //!
-//! **Invariants:** only a normal primary evicts, and only once it has executed the log that its view
-//! began with; only a normal primary refuses; a backup answers from its own table or
-//! hands the request on; nothing here changes the sessions.
+//! **Invariants:** only a normal primary evicts or refuses, and it evicts only once it has executed
+//! the log that its view began with; a backup answers from its own table or hands the request on;
+//! nothing here changes the sessions.
 
 use super::Server;
 use crate::bus::Peer;
