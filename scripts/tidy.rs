@@ -76,7 +76,7 @@ const CLOCKLESS: &[&str] =
 
 /// Floors whose functions assert, and how many asserts a hundred functions have at least. A
 /// ratchet: it may only rise.
-const ASSERTING: &[(&str, usize)] = &[("storage", 120), ("replica", 120)];
+const ASSERTING: &[(&str, usize)] = &[("storage", 125), ("replica", 150)];
 /// A function of so many lines reads one thing, or says one: there is nothing to assert.
 const ACCESSOR_LINES_MAX: usize = 5;
 

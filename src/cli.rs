@@ -175,7 +175,7 @@ struct RawStart {
     #[arg(long)]
     development: bool,
     /// What to log on stderr: error, warn, info, debug or trace [default: RUST_LOG, or info]
-    #[arg(long, value_name = "LEVEL")]
+    #[arg(long, value_name = "LEVEL", value_parser = log_level)]
     log_level: Option<log::LevelFilter>,
 }
 
@@ -506,6 +506,11 @@ fn percent(text: &str) -> Result<u32, String> {
         .and_then(|percent| u32::try_from(percent).ok())
         .filter(|percent| *percent <= 100)
         .ok_or_else(|| "write 0% to 100%".into())
+}
+
+/// `warn` and the like.
+fn log_level(text: &str) -> Result<log::LevelFilter, String> {
+    text.parse().map_err(|_| "write error, warn, info, debug, trace or off".into())
 }
 
 /// Decimal, or hexadecimal after `0x`.

@@ -1,8 +1,11 @@
 //! SIGKILL, at any moment, of one replica or of all, in clusters of every size.
 
 use crate::harness::load::{Kv, Load, PATIENCE};
-use crate::harness::{Cluster, now};
+use crate::harness::raw::{Incoming, Raw};
+use crate::harness::{Cluster, DEADLINE, now, wait_for};
 use std::time::Duration;
+use vsr::state_machine::kv::Request;
+use vsr::wire::{Command, Operation};
 
 const PACE: Duration = Duration::from_millis(5);
 
@@ -61,6 +64,42 @@ fn primary_killed_of_5_clients_see_a_pause_below_a_second() {
 #[test]
 fn primary_killed_of_6_clients_see_a_pause_below_a_second() {
     kill_primaries_under_load(6);
+}
+
+/// The session was opened by a primary that dies at once; its successor may have the register in
+/// its log and not have executed it. It must not say that there is no such session.
+#[test]
+fn session_opened_just_before_the_primary_dies_is_not_evicted() {
+    let mut cluster = Cluster::new(3);
+    for round in 0..8 {
+        let primary = cluster.wait_all_normal().primary.expect("available");
+        let addresses = cluster.addresses();
+        let mut backups: Vec<Raw> = (0..3)
+            .filter(|replica| *replica != primary)
+            .map(|replica| Raw::connect(addresses[replica], 100 + round))
+            .collect();
+        let session = Raw::connect(addresses[primary], 100 + round).register();
+        cluster.kill(primary);
+        let body = Request::put(b"round", round.to_string().as_bytes()).encode();
+        let put = backups[0].request(session, 1, Operation::Apply, &body);
+        // Again and again: the successor is to be asked in its very first moment.
+        let reply = wait_for("a reply", DEADLINE, || {
+            for raw in &mut backups {
+                assert!(raw.send(put.as_bytes()));
+                if let Incoming::Message(message) = raw.receive(Duration::from_millis(1)) {
+                    match message.header().command {
+                        Command::Reply(reply) if reply.request == 1 => return Some(reply),
+                        Command::Eviction(eviction) => panic!("round {round}: {eviction:?}"),
+                        _ => {}
+                    }
+                }
+            }
+            None
+        });
+        assert_eq!((reply.session, reply.result), (session, 0));
+        cluster.start(primary);
+    }
+    cluster.assert_alive();
 }
 
 #[test]

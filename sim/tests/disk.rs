@@ -1,6 +1,7 @@
 //! Rot in a data file, a log that is full, a disk that is full.
 
 use crate::harness::load::{Failure, History, Kv, Load, PATIENCE};
+use crate::harness::raw::Raw;
 use crate::harness::{Cluster, Folder, GEOMETRY, run, vsr};
 use bytes::Bytes;
 use std::collections::BTreeSet;
@@ -10,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command as Process;
 use std::time::Duration;
 use vsr::constants::SECTOR_SIZE;
+use vsr::state_machine::kv::Request as KvRequest;
 use vsr::stdx::Prng;
 use vsr::storage::{Geometry, Layout};
 use vsr::wire::{Command, Entries, Message, Operation};
@@ -192,7 +194,13 @@ fn full_log_refuses_writes_and_keeps_what_it_has() {
     let geometry = Geometry { journal_slots: 64, ..GEOMETRY };
     let mut cluster = Cluster::formatted(3, geometry);
     cluster.start_all();
-    cluster.wait_available();
+    let primary = cluster.wait_available();
+    let mut raw = Raw::connect(cluster.addresses()[primary], 77);
+    let session = raw.register();
+    let first = KvRequest::put(b"first", b"value").encode();
+    let first = raw.request(session, 1, Operation::Apply, &first);
+    assert!(raw.send(first.as_bytes()));
+    let answer = raw.reply();
     let mut kv = Kv::connect(&cluster.addresses(), PATIENCE);
     let mut acknowledged = 0;
     let failure = loop {
@@ -207,6 +215,10 @@ fn full_log_refuses_writes_and_keeps_what_it_has() {
     assert!(text.contains("full"), "{text}");
     assert!(acknowledged > 40, "full after {acknowledged} writes");
     cluster.vsr(&["put", "more", "value"]).exits(3).says(&["full"]);
+    // What was answered before is answered again, and the same.
+    let mut again = Raw::connect(cluster.addresses()[cluster.wait_available()], 77);
+    assert!(again.send(first.as_bytes()));
+    assert_eq!(again.reply(), answer);
 
     let before = cluster.wait_all();
     let op = before.replicas[0].op;

@@ -46,6 +46,20 @@ fn usage_is_explained_and_exits_with_2() {
 }
 
 #[test]
+fn exit_status_does_not_depend_on_a_reader_of_stderr() {
+    let cluster = Cluster::new(1);
+    let status = |arguments: &[&str]| {
+        let full = fs::File::options().write(true).open("/dev/full").expect("a full device");
+        let mut client = cluster.client(arguments);
+        client.stderr(full).status().expect("the binary under test starts").code()
+    };
+    assert_eq!(status(&["get", "nothing"]), Some(1));
+    assert_eq!(status(&["cas", "nothing", "a", "b"]), Some(1));
+    assert_eq!(status(&["get", ""]), Some(2));
+    assert_eq!(status(&["get", "key", "--cluster=3", "--timeout=100ms"]), Some(3));
+}
+
+#[test]
 fn help_and_version_are_results() {
     let help = run(vsr().arg("--help")).exits(0);
     for command in ["format", "start", "put", "get", "delete", "cas", "scan", "status", "demo"] {
@@ -204,6 +218,26 @@ fn client_without_a_cluster_is_unavailable_in_its_time() {
     client.args(["put", "k", "v", &address, "--timeout=500ms"]);
     let finished = run(&mut client);
     assert!(matches!(finished.status, Some(3 | 4)), "{finished:#?}");
+}
+
+#[test]
+fn client_of_another_cluster_or_order_is_told() {
+    let cluster = Cluster::new(3);
+    let put = ["put", "k", "v", "--timeout=1s"];
+    let mut other = cluster.client(&put);
+    run(other.arg("--cluster=4711")).exits(3).says(&["another cluster", "--cluster"]);
+    let mut status = cluster.client(&["status", "--timeout=500ms"]);
+    run(status.arg("--cluster=4711")).exits(3).says(&["another cluster", "--cluster"]);
+    let addresses = cluster.addresses();
+    let order = |order: &[usize]| {
+        let texts: Vec<String> = order.iter().map(|index| addresses[*index].to_string()).collect();
+        let mut status = vsr();
+        status.args(["status", &format!("--addresses={}", texts.join(","))]);
+        run(&mut status)
+    };
+    order(&[0, 1, 2]).exits(0);
+    order(&[1, 2, 0]).exits(3).says(&["order"]);
+    order(&[0, 1]).exits(2).says(&["--addresses", "2", "3"]);
 }
 
 #[test]

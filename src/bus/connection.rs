@@ -81,6 +81,8 @@ pub(super) struct Connection {
     pub(super) is_ready: bool,
     /// It is in the list of connections to flush.
     pub(super) is_flushing: bool,
+    /// A valid message came.
+    pub(super) is_heard: bool,
     /// It waits for the memory of a body.
     pub(super) is_stalled: bool,
     /// The bytes a budget was charged for the body under way.
@@ -123,6 +125,7 @@ impl Connection {
             writable: accepted,
             is_ready: false,
             is_flushing: false,
+            is_heard: false,
             is_stalled: false,
             charged: 0,
             opened: tick,
@@ -181,6 +184,7 @@ impl Connection {
     /// A valid message was taken out of the receiver at `tick`.
     pub(super) fn on_message(&mut self, tick: u64) {
         assert_eq!(self.receiver.granted(), 0);
+        self.is_heard = true;
         self.message = tick;
         self.frame = tick;
     }
@@ -203,6 +207,11 @@ impl Connection {
     pub(super) fn hold_frame_clock(&mut self, tick: u64) {
         self.frame = tick;
         self.received = tick;
+    }
+
+    /// It was dialled and spoken to, and nothing was ever answered.
+    pub(super) fn is_unanswered(&self) -> bool {
+        self.dialled.is_some() && !self.is_heard && self.unanswered.is_some()
     }
 
     /// A client that would not miss its connection now: it has nothing under way.

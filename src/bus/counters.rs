@@ -27,6 +27,8 @@ pub struct Counters {
     pub invalid: u64,
     /// Of them: for a message of somebody else.
     pub misidentified: u64,
+    /// Of them: dialled, and closed by the replica in answer to the first that was sent.
+    pub dismissed: u64,
     /// Of them: for a newer connection of the same peer.
     pub superseded: u64,
     /// Of them: to make room for others.

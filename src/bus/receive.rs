@@ -181,7 +181,10 @@ impl MessageBus {
         let connection = self.connections.get_mut(&id).expect("not closed");
         let State::Connected(socket) = connection.state else { panic!("it is readable") };
         match io.recv(socket, connection.receiver.space()) {
-            Ok(0) => self.close(io, id, "the peer closed"),
+            Ok(0) => {
+                self.note_dismissed(id);
+                self.close(io, id, "the peer closed");
+            }
             Ok(size) => {
                 connection.on_received(size, self.tick);
                 self.counters.bytes_received += size as u64;
@@ -194,10 +197,29 @@ impl MessageBus {
             Err(error) if error.kind() == ErrorKind::Interrupted => return Some(0),
             Err(error) => {
                 log::debug!("{}: receive: {error}", self.config.identity);
+                self.note_dismissed(id);
                 self.close(io, id, "receiving failed");
             }
         }
         None
+    }
+
+    /// A replica that takes a connection, hears who it is, and closes it without a word has found
+    /// the first message to be none of its own: it logs why, and only this process can tell here.
+    fn note_dismissed(&mut self, id: ConnectionId) {
+        let connection = &self.connections[&id];
+        if !connection.is_unanswered() {
+            return;
+        }
+        self.counters.dismissed += 1;
+        if let Some(suppressed) = self.log_mismatch.admit(self.tick) {
+            let identity = self.config.identity;
+            let address = connection.address;
+            log::warn!(
+                "{identity}: receive: {address} closed without an answer (another cluster, \
+                 protocol or order of the addresses? its log says why) suppressed={suppressed}"
+            );
+        }
     }
 
     /// Gives a large frame its memory, if one waits for it. False if there is none to give: then

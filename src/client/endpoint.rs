@@ -178,6 +178,18 @@ impl Endpoint {
         self.bus.is_connected(Peer::Replica(replica))
     }
 
+    /// Whether replicas closed the connection in answer to what was sent, and none ever answered:
+    /// they are of another cluster or version.
+    pub fn is_dismissed(&self) -> bool {
+        let counters = self.bus.counters();
+        counters.dismissed > 0 && counters.messages_received == 0
+    }
+
+    /// Whether a replica answered where another was dialled: the addresses are not in order.
+    pub fn is_misdirected(&self) -> bool {
+        self.bus.counters().misidentified > 0
+    }
+
     /// Closes every connection, and forgets what was to be sent. Nothing can be asked after it.
     pub fn close<I: IO>(&mut self, io: &mut I) {
         self.sends.clear();

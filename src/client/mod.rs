@@ -182,6 +182,16 @@ impl<I: IO> Client<I> {
         &mut self.io
     }
 
+    /// See [`Endpoint::is_dismissed`]: what to say where there is no answer.
+    pub fn is_dismissed(&self) -> bool {
+        self.endpoint.is_dismissed()
+    }
+
+    /// See [`Endpoint::is_misdirected`].
+    pub fn is_misdirected(&self) -> bool {
+        self.endpoint.is_misdirected()
+    }
+
     /// Whether the process was asked to end (SIGTERM, SIGINT), as far as the IO reports it. Calls
     /// end early then, as if by their time-out.
     pub fn is_terminated(&self) -> bool {

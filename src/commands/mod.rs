@@ -48,6 +48,8 @@ pub(crate) enum Failure {
     Usage(String),
     /// No answer, or a refusal.
     Client(ClientError),
+    /// No answer, nothing was done, and it is known why.
+    Estranged(&'static str),
     /// A replica cannot go on, or cannot begin.
     Fatal(Fatal),
     /// The result could not be written.
@@ -115,6 +117,12 @@ fn print_bytes(bytes: &[u8]) -> Result<()> {
     stdout.write_all(bytes).and_then(|()| stdout.flush()).map_err(Failure::Output)
 }
 
+/// Writes a line to stderr. That nobody can read it is no reason to end otherwise: `eprintln` would
+/// panic, and the exit status be lost.
+pub(crate) fn tell(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
 /// The world of a process that is no replica. With `signals`, it is told when it is to end.
 fn io_new(signals: bool) -> Result<MioIO> {
     let options = MioOptions { development: true, signals, ..MioOptions::default() };
@@ -138,6 +146,28 @@ fn connect(arguments: &cli::Client) -> Result<Client<MioIO>> {
     Ok(Client::connect(io_new(false)?, config))
 }
 
+/// Why replicas that are there do not answer, if that is known.
+fn estranged(client: &Client<MioIO>) -> Option<&'static str> {
+    if client.is_dismissed() {
+        return Some(
+            "the replicas close the connection without an answer, so they are of another cluster \
+             or version: compare --cluster with that of `vsr format`, and `vsr version`",
+        );
+    }
+    client.is_misdirected().then_some(
+        "a replica answered at the address of another: give --addresses in the order of the \
+         replicas, as `vsr start` has them",
+    )
+}
+
+/// What to tell of an error of `client`.
+fn failure(client: &Client<MioIO>, error: ClientError) -> Failure {
+    match (error, estranged(client)) {
+        (ClientError::Unavailable, Some(why)) => Failure::Estranged(why),
+        _ => Failure::Client(error),
+    }
+}
+
 impl Exit {
     /// The exit status of the process.
     pub(crate) fn status(self) -> u8 {
@@ -157,7 +187,8 @@ impl Failure {
             Self::Client(ClientError::Rejected(RejectReason::Invalid | RejectReason::TooLarge)) => {
                 2
             }
-            Self::Client(ClientError::Unavailable | ClientError::Rejected(_)) => 3,
+            Self::Client(ClientError::Unavailable | ClientError::Rejected(_))
+            | Self::Estranged(_) => 3,
             Self::Client(ClientError::OutcomeUnknown(_)) => 4,
             Self::Fatal(fatal) => fatal.exit_status(),
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
@@ -177,6 +208,7 @@ impl fmt::Display for Failure {
         match self {
             Self::Usage(text) => f.write_str(text),
             Self::Client(error) => error.fmt(f),
+            Self::Estranged(why) => write!(f, "unavailable, nothing was done: {why}"),
             Self::Fatal(fatal) => fatal.fmt(f),
             Self::Output(error) => write!(f, "stdout: {error}"),
         }

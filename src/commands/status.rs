@@ -7,7 +7,7 @@
 //! nobody up; exit status 0 if and only if available.
 
 use super::json::{self, Object};
-use super::{Exit, Result, connect, print};
+use super::{Exit, Failure, Result, connect, estranged, print, tell};
 use crate::cli;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -21,12 +21,23 @@ const TIMEOUT_MAX: Duration = Duration::from_secs(1);
 pub(super) fn run(arguments: &cli::Client) -> Result {
     let mut client = connect(arguments)?;
     let reports = client.status_all(arguments.timeout.min(TIMEOUT_MAX));
+    let estranged = estranged(&client);
     client.close();
+    if let Some(count) = replica_count_other(&reports) {
+        let named = reports.len();
+        return Err(Failure::Usage(format!(
+            "--addresses names {named}, but the cluster has {count} replicas: name each of them \
+             once, in their order"
+        )));
+    }
     let primary = primary(&reports);
     if arguments.json {
         print(&(json_of(&arguments.addresses, &reports) + "\n"))?;
     } else {
         print(&table(&arguments.addresses, &reports))?;
+    }
+    if let (None, Some(why)) = (primary, estranged) {
+        tell(why);
     }
     Ok(if primary.is_some() { Exit::Done } else { Exit::Unavailable })
 }
@@ -48,6 +59,12 @@ pub(super) fn primary(reports: &[Option<StatusReport>]) -> Option<(ReplicaIndex,
         reports.iter().flatten().filter(normal).filter(|report| report.view == newest.view);
     let enough = in_view.count() >= quorum_replication(reports.len());
     enough.then_some((newest.replica, newest.view))
+}
+
+/// How many replicas the cluster has, if it is another number than were asked.
+fn replica_count_other(reports: &[Option<StatusReport>]) -> Option<u8> {
+    let mut counts = reports.iter().flatten().map(|report| report.replica_count);
+    counts.find(|count| usize::from(*count) != reports.len())
 }
 
 fn json_of(addresses: &[SocketAddr], reports: &[Option<StatusReport>]) -> String {
@@ -243,6 +260,15 @@ mod tests {
         assert_eq!(primary(&reports), found);
         let unborn = report(1, 4, Normal).map(|report| StatusReport { born: false, ..report });
         assert_eq!(primary(&[None, unborn, report(2, 4, Normal)]), None);
+    }
+
+    #[test]
+    fn addresses_of_another_count_are_noticed() {
+        let normal = |replica| report(replica, 4, ReplicaStatus::Normal);
+        assert_eq!(replica_count_other(&[normal(0), None, None]), None);
+        assert_eq!(replica_count_other(&[normal(0), normal(1)]), Some(3));
+        assert_eq!(replica_count_other(&[None, None, None, normal(2)]), Some(3));
+        assert_eq!(replica_count_other(&[None, None]), None);
     }
 
     #[test]

@@ -22,6 +22,8 @@ impl Replica {
         if op < self.chain_min || self.status == Status::RecoveringHead {
             return;
         }
+        assert!(op <= self.commit_max);
+        assert!(op >= self.chain_min);
         let id = self.journal.header(op).expect("the chain has no holes").id();
         let cached = self.cache.get(&op).filter(|message| message.prepare_header().id() == id);
         if let Some(message) = cached {
@@ -52,6 +54,8 @@ impl Replica {
         self.commit_min = op;
         let message = self.cache.remove(&op).expect("what is executed is in memory");
         let header = message.prepare_header();
+        assert_eq!(header.op(), op);
+        assert_eq!(self.journal.header(op).map(crate::wire::Header::id), Some(header.id()));
         self.timestamp_next = self
             .timestamp_next
             .max(header.command.timestamp + u64::from(header.command.entry_count));
@@ -71,6 +75,8 @@ impl Replica {
 
     /// Reads a prepare of the own log into memory, unless that is under way.
     pub(super) fn read_own(&mut self, id: &PrepareId, effects: &mut Effects) {
+        assert!(id.op > self.commit_min);
+        assert!(id.op <= self.op);
         let wanted = (*id, ReadPurpose::Own);
         if self.reads.values().any(|read| *read == wanted) || !self.journal.has_body(id) {
             return;
@@ -101,6 +107,7 @@ impl Replica {
     }
 
     fn on_own_prepare_read(&mut self, id: &PrepareId, message: Message) {
+        assert_eq!(message.prepare_header().id(), *id);
         let current = self.journal.header(id.op).is_some_and(|header| header.id() == *id);
         if current && id.op > self.commit_min && id.op <= self.op {
             self.cache.insert(id.op, message);

@@ -173,6 +173,8 @@ pub struct Replica {
     gathered_size: u64,
     /// Requests gathered or in prepares that are not executed: one per client.
     requests_in_flight: BTreeMap<ClientId, u64>,
+    /// Primary: the head when its view became normal.
+    view_op: Op,
     /// Primary: `commit_max + 1 ..= op`.
     pipeline: VecDeque<InFlight>,
     /// The end of the last timestamp given, and the monotonic clock then.
@@ -332,6 +334,14 @@ impl Replica {
         self.status == Status::Normal && self.primary_of_view() == self.replica
     }
 
+    /// Whether the sessions here are all that any client may know of. What this primary told in
+    /// its view it has executed; what the primaries before it told lies in the log that the view
+    /// began with.
+    pub fn has_executed_view_log(&self) -> bool {
+        assert!(self.is_primary());
+        self.commit_min >= self.view_op
+    }
+
     fn primary_of_view(&self) -> ReplicaIndex {
         self.view.primary(self.replica_count)
     }
@@ -340,8 +350,8 @@ impl Replica {
         self.replica_count == 1
     }
 
-    /// What an author stamps. Messages speak of the durable view: where they promise something, that
-    /// is the current one.
+    /// What an author stamps. Messages speak of the durable view: where they promise something,
+    /// that is the current one.
     fn author(&self) -> Author {
         self.author_of(self.superblock.state().view)
     }

@@ -167,6 +167,7 @@ impl Replica {
 
     /// Answers everything that waits; nothing of it was prepared.
     fn reject_gathered(&mut self, reason: RejectReason, effects: &mut Effects) {
+        assert!(self.is_primary());
         for message in std::mem::take(&mut self.gathered) {
             let Command::Request(request) = message.header().command else {
                 panic!("only requests gather");
@@ -179,6 +180,8 @@ impl Replica {
 
     fn primary_seal_one(&mut self, effects: &mut Effects) {
         let room = self.geometry.message_size - HEADER_SIZE;
+        assert!(self.is_primary());
+        assert!(self.pipeline.len() < self.geometry.pipeline as usize);
         let (mut size, mut entry_count) = (0u32, 0u32);
         for request in &self.gathered {
             let entry_size = ENTRY_SIZE + request.header().body_size();
@@ -218,6 +221,8 @@ impl Replica {
             entry_count,
         };
         let message = builder.seal(&self.author(), prepare);
+        assert_eq!(message.header().view, self.view);
+        assert!(message.header().size <= self.geometry.message_size);
         self.counters.prepares_sealed += 1;
         self.counters.requests_sealed += u64::from(entry_count);
         self.primary_prepare(message, effects);
@@ -233,6 +238,8 @@ impl Replica {
             self.now.monotonic,
             synchronized,
         );
+        assert!(timestamp >= self.timestamp_next, "timestamps strictly increase");
+        assert!(entry_count > 0);
         self.timestamp_next = timestamp + u64::from(entry_count);
         self.timestamp_monotonic = self.now.monotonic;
         timestamp
@@ -289,8 +296,8 @@ impl Replica {
             && header.op() > self.op
     }
 
-    /// Whether the primary of this view prepared it in this view: then it is in the log of the view,
-    /// which is one chain.
+    /// Whether the primary of this view prepared it in this view: then it is in the log of the
+    /// view, which is one chain.
     pub(super) fn is_prepared_in_view(&self, header: &Header<Prepare>) -> bool {
         header.view == self.view
             && header.replica == self.primary_of_view()
@@ -304,6 +311,9 @@ impl Replica {
         effects: &mut Effects,
     ) {
         assert!(header.op() > self.op);
+        assert_eq!(header.view, self.view);
+        assert_eq!(self.log_view, self.view);
+        assert_ne!(self.primary_of_view(), self.replica);
         self.backup_heard_primary();
         if !self.is_born() && !self.genesis_names_me(message) {
             return self.ignore("on_prepare", "not born, and this is no genesis that names me");
@@ -335,6 +345,8 @@ impl Replica {
         let header = message.prepare_header();
         let op = header.op();
         assert!(op <= self.op);
+        assert!(op > self.superblock.state().op_checkpoint);
+        assert!(header.size <= self.geometry.message_size);
         if op > self.commit_min && op <= self.commit_min + self.cache_ops_max() {
             self.cache.insert(op, message.clone());
         }
@@ -408,6 +420,8 @@ impl Replica {
         if id.op > self.geometry.op_prepare_ok_max(op_checkpoint) {
             return self.ignore("acknowledge", "beyond what the checkpoint allows");
         }
+        assert!(id.op <= self.op);
+        assert_eq!(self.superblock.state().log_view, self.view);
         if primary == self.replica {
             return self.primary_count_ok(id, self.replica, effects);
         }
@@ -447,6 +461,7 @@ impl Replica {
         if in_flight.id != *id {
             return self.ignore("on_prepare_ok", "another prepare");
         }
+        assert!(from.0 < self.replica_count);
         in_flight.oks |= 1 << from.0;
         self.primary_advance_commit(effects);
     }
@@ -462,6 +477,7 @@ impl Replica {
             if count < self.quorum_for(front.id.op) {
                 break;
             }
+            assert_eq!(front.id.op, self.commit_max + 1, "in op order");
             self.commit_max = front.id.op;
             self.pipeline.pop_front();
         }
@@ -518,6 +534,7 @@ impl Replica {
         let Some(header) = self.journal.header(self.commit_max) else {
             return self.ignore("send_commit", "the committed header is damaged");
         };
+        assert_eq!(header.op(), self.commit_max, "what is committed, not what is prepared");
         self.round += 1;
         let commit = Commit {
             commit: header.id(),
@@ -541,6 +558,8 @@ impl Replica {
             return self.request_start_view_of(header.view, effects);
         }
         assert_ne!(self.primary_of_view(), self.replica);
+        assert_eq!(header.view, self.view);
+        assert_eq!(self.log_view, self.view);
         if header.command.round <= self.heartbeat_last {
             return self.ignore("on_commit", "an old heartbeat");
         }
@@ -576,6 +595,7 @@ impl Replica {
             return self.timeouts.prepare.stop();
         }
         let (op, oks) = (front.id.op, front.oks);
+        assert_eq!(op, self.commit_max + 1);
         self.timeouts.prepare.back_off(&mut self.prng);
         let Some(message) = self.cache.get(&op).cloned() else {
             panic!("a prepare in flight is in memory");
@@ -598,6 +618,7 @@ impl Replica {
         if !self.may_vote() {
             return; // Before birth there is nobody to hand over to.
         }
+        assert!(!self.solo());
         if !self.abdicating {
             log::warn!("{self}: nothing is acknowledged: the primary keeps silent and votes to go");
         }

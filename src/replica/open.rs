@@ -55,6 +55,7 @@ impl Replica {
             gathered: VecDeque::new(),
             gathered_size: 0,
             requests_in_flight: BTreeMap::new(),
+            view_op: 0,
             pipeline: VecDeque::new(),
             timestamp_next: 0,
             timestamp_monotonic: now.monotonic,
@@ -163,6 +164,8 @@ impl Replica {
     fn recover_head_set(&mut self) {
         let op_checkpoint = self.superblock.state().op_checkpoint;
         let headers: Vec<_> = self.head.headers.iter().rev().flatten().copied().collect();
+        assert!(self.op >= self.head.op);
+        assert!(headers.iter().all(|header| header.op() <= self.head.op));
         for header in headers {
             let current = self.journal.header(header.op()).map(Header::id);
             if header.op() >= op_checkpoint && current != Some(header.id()) {
@@ -180,6 +183,8 @@ impl Replica {
         self.view = self.view.next();
         self.log_view = self.view;
         self.commit_max = self.op;
+        assert!(self.solo());
+        assert!(!self.view_is_durable(), "no op is prepared twice in one view");
         let (op, table) = (self.op, self.table);
         let headers = vec![self.journal.header(op).copied()];
         self.head = crate::wire::HeaderSet { table, op, headers };
@@ -196,6 +201,7 @@ impl Replica {
             return;
         }
         self.status = Status::Normal;
+        self.view_op = self.op;
         log::info!("{self}: ready");
         self.primary_prepare_genesis(effects);
     }

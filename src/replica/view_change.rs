@@ -46,6 +46,8 @@ impl Replica {
         if !self.may_vote() || !self.view_is_durable() || self.solo() {
             return;
         }
+        assert!(!self.solo());
+        assert_eq!(self.superblock.state().view, self.view);
         self.votes |= 1 << self.replica.0;
         self.timeouts.vote.start_if_stopped(&mut self.prng);
         let message = Message::new(&self.author(), StartViewChange {}, &[]);
@@ -75,6 +77,8 @@ impl Replica {
         if header.view != self.view || !self.may_vote() {
             return;
         }
+        assert_ne!(header.replica, self.replica);
+        assert!(header.replica.0 < self.replica_count);
         self.votes |= 1 << header.replica.0;
         self.leave_view_if_agreed(effects);
     }
@@ -176,6 +180,7 @@ impl Replica {
             })
             .collect();
         assert!(headers[0].is_some(), "the head is never blank");
+        assert!(headers.len() <= self.geometry.pipeline as usize + 1);
         HeaderSet { table: self.table, op: self.op, headers }
     }
 
@@ -214,7 +219,10 @@ impl Replica {
         if !self.view_is_durable() || !self.may_vote() {
             return;
         }
+        assert!(self.log_view < self.view);
+        assert_eq!(self.head.table, self.table);
         let log = self.own_view_log();
+        assert!(log.set.headers.len() <= self.geometry.pipeline as usize + 1);
         let command = DoViewChange {
             op: log.set.op,
             commit_min: self.commit_min,
@@ -363,6 +371,8 @@ impl Replica {
                 InFlight { id, oks: 0 }
             })
             .collect();
+        assert!(self.pipeline.len() <= self.geometry.pipeline as usize);
+        assert!(self.commit_max <= self.op);
         self.timeouts.view_change_message.start(&mut self.prng);
         self.timeouts.view_change_status.start_as_before(&mut self.prng);
         self.extend_chain();
@@ -396,6 +406,8 @@ impl Replica {
         self.prepares_wanted.clear();
         self.chain_min = op;
         self.extend_chain();
+        assert!(self.journal.header(self.op).is_some(), "the head is known");
+        assert!(self.commit_min <= self.commit_max);
     }
 
     /// The new primary goes to work when its log is whole and everything committed is executed.
@@ -427,8 +439,12 @@ impl Replica {
     fn primary_transition_to_normal(&mut self, effects: &mut Effects) {
         assert_eq!(self.commit_min, self.commit_max);
         assert_eq!(self.log_view, self.view);
+        assert!(self.may_vote());
+        assert!(self.pipeline.iter().all(|in_flight| self.cached(&in_flight.id)));
+        assert!(self.gathered.is_empty());
         self.selected = false;
         self.status = Status::Normal;
+        self.view_op = self.op;
         self.votes = 0;
         self.timeouts.vote.stop();
         self.timeouts.view_change_message.stop();
@@ -460,6 +476,7 @@ impl Replica {
 
     fn start_view_message(&self, nonce: u64) -> Message {
         assert_eq!(self.primary_of_view(), self.replica);
+        assert_eq!(self.superblock.state().log_view, self.view);
         let set = self.suffix(false);
         let command = StartView {
             op: set.op,
@@ -653,7 +670,8 @@ impl Replica {
             return;
         }
         self.timeouts.request_start_view.start(&mut self.prng);
-        // Whoever was heard in the highest view may be gone, and its view with it: any primary will do.
+        // Whoever was heard in the highest view may be gone, and its view with it: any primary will
+        // do.
         let message = self.request_start_view_message(self.view);
         self.broadcast(&message, effects);
     }

@@ -67,6 +67,7 @@ impl Format {
     /// Issues as many writes as may be in flight.
     pub fn advance(&mut self, requests: &mut Vec<Request>) {
         let end = self.layout.grid_offset();
+        assert!(self.offset <= end);
         while self.in_flight.len() < WRITES_MAX && self.offset < end {
             let size = CHUNK_SIZE.min(end - self.offset);
             let sectors = self.chunk(self.offset, size);
@@ -80,6 +81,9 @@ impl Format {
     }
 
     fn push(&mut self, offset: u64, sectors: Bytes, requests: &mut Vec<Request>) {
+        assert!(offset.is_multiple_of(u64::from(SECTOR_SIZE)));
+        assert!(offset + sectors.len() as u64 <= self.layout.grid_offset());
+        assert!(crate::stdx::is_sectors(&sectors));
         let id = self.write_next;
         self.write_next += 1;
         self.in_flight.insert(id, sectors.len() as u64);

@@ -20,7 +20,10 @@ fn message(view: u32, op: Op, parent: &PrepareId, body: &[u8]) -> Message {
         Author { cluster: CLUSTER, view: View(view), replica: ReplicaIndex(0), incarnation: 1 };
     let parent = parent.as_parent();
     let command = Prepare { op, parent, commit: op - 1, entry_count: 1, ..Prepare::default() };
-    Message::new(&author, command, body)
+    // An entry has 64 bytes.
+    let mut body = body.to_vec();
+    body.resize(body.len().max(64), 0);
+    Message::new(&author, command, &body)
 }
 
 fn formatted_disk(replica_count: u8) -> TestDisk {

@@ -271,6 +271,8 @@ impl Opening {
     }
 
     fn queue_slots(&mut self) {
+        assert_eq!(self.stage, Stage::ReadSlots);
+        assert!(self.queue.is_empty());
         let layout = self.layout();
         let slots = layout.geometry.journal_slots;
         let slot_size = layout.geometry.message_size;
@@ -286,6 +288,8 @@ impl Opening {
 
     /// Bodies that were not read to their end and can decide something.
     fn queue_bodies(&mut self) {
+        assert_eq!(self.stage, Stage::ReadBodies);
+        assert!(self.queue.is_empty());
         let layout = self.layout();
         let op_checkpoint =
             self.superblock.as_ref().expect("it was selected").state().op_checkpoint;
@@ -295,6 +299,7 @@ impl Opening {
             if header.op() > op_checkpoint || !same {
                 let offset = layout.prepare_offset(index);
                 let size = header.size.next_multiple_of(SECTOR_SIZE);
+                assert!(size <= layout.geometry.message_size);
                 self.queue.push_back(Piece { index, count: 1, offset, size });
             }
         }
@@ -306,6 +311,9 @@ impl Opening {
             && (bytes < READ_BYTES_MAX || self.in_flight.is_empty())
         {
             let Some(piece) = self.queue.pop_front() else { break };
+            assert!(piece.count > 0);
+            assert!(piece.size.is_multiple_of(SECTOR_SIZE));
+            assert!(piece.offset + u64::from(piece.size) <= self.file_size);
             let id = self.read_next;
             self.read_next += 1;
             bytes += u64::from(piece.size);
@@ -337,6 +345,7 @@ impl Opening {
     fn on_headers_read(&mut self, piece: &Piece, result: &ReadResult) {
         let (chunks, rest) = result.buffer.as_ref().as_chunks::<{ HEADER_SIZE as usize }>();
         assert!(rest.is_empty());
+        assert_eq!(chunks.len(), (piece.count * HEADERS_PER_SECTOR) as usize);
         for (index, chunk) in (0..).zip(chunks) {
             let place = self.place(piece.index * HEADERS_PER_SECTOR + index);
             let start = index * HEADER_SIZE;
@@ -370,6 +379,8 @@ impl Opening {
     }
 
     fn recover(&mut self, requests: &mut Vec<Request>) -> Result<(), Fatal> {
+        assert_eq!(self.stage, Stage::ReadBodies);
+        assert_eq!(self.entries.len(), self.stored.len());
         let state = self.superblock.as_ref().expect("it was selected").state();
         let frame = Frame {
             cluster: state.cluster,
@@ -398,6 +409,7 @@ impl Opening {
     }
 
     fn fix_headers(&mut self, requests: &mut Vec<Request>) {
+        assert_eq!(self.stage, Stage::WriteHeaders);
         let journal = self.journal.as_mut().expect("it was recovered");
         journal.flush_headers(requests);
         if journal.is_idle() {
@@ -416,6 +428,7 @@ fn read_copy(copy: u8) -> Request {
 
 /// The copies that do not hold the selected update, the damaged ones first.
 fn minority(copies: &SuperblockCopies, selected: &SuperblockCopy) -> Vec<u8> {
+    assert!(copies.iter().flatten().any(|copy| copy == selected));
     let of_kind = |damaged: bool| {
         (0..)
             .zip(copies)
@@ -427,6 +440,7 @@ fn minority(copies: &SuperblockCopies, selected: &SuperblockCopy) -> Vec<u8> {
 
 /// Unreadable ranges as seen from `start` on.
 fn shifted(unreadable: &[std::ops::Range<u32>], start: u32) -> Vec<std::ops::Range<u32>> {
+    assert!(unreadable.iter().all(|range| range.start < range.end));
     unreadable
         .iter()
         .filter(|range| range.end > start)
@@ -447,6 +461,8 @@ fn journal_lost(lost: JournalLost) -> Fatal {
 
 /// The journal that follows from the outcomes.
 fn journal_of(frame: &Frame, scanned: &[Scanned], recovery: &Recovery) -> Journal {
+    assert_eq!(scanned.len(), recovery.outcomes.len());
+    assert_eq!(scanned.len(), frame.geometry.journal_slots as usize);
     let mut slots = Vec::with_capacity(scanned.len());
     let mut written = Vec::new();
     let mut sectors = BTreeSet::new();
@@ -477,8 +493,11 @@ fn slot_of(scanned: &Scanned, outcome: Outcome) -> Slot {
         sequence: 0,
     };
     match outcome {
-        Outcome::Keep => Slot { header: prepare.copied(), ..slot },
-        Outcome::Fix => Slot { header: prepare.copied(), dirty: true, ..slot },
+        Outcome::Keep | Outcome::Fix => {
+            assert!(prepare.is_some(), "only what was found whole is in the log");
+            let dirty = outcome == Outcome::Fix;
+            Slot { header: prepare.copied(), dirty, ..slot }
+        }
         Outcome::Empty => slot,
         Outcome::Reset => Slot { durable: Redundant::Formatted, ..slot },
         Outcome::Drop => {

@@ -349,6 +349,7 @@ impl Frame {
         let counted = headers.flatten().filter(|header| !self.is_stale(header));
         let op_newest = counted.map(Header::op).max().unwrap_or(0);
         let op_prepare_max = self.op_prepare_max();
+        assert!(self.op_checkpoint < op_prepare_max);
         slots.iter().map(|slot| slot.case(op_newest, op_prepare_max).row()).collect()
     }
 
@@ -357,7 +358,10 @@ impl Frame {
         let slots = u64::from(self.geometry.journal_slots);
         let base = self.op_checkpoint + 1;
         let distance = (u64::from(slot) + slots - base % slots) % slots;
-        base + distance
+        let op = base + distance;
+        assert!(op <= self.op_prepare_max());
+        assert_eq!(self.geometry.slot(op), slot);
+        op
     }
 
     /// Judges all slots of a replica that has peers.
@@ -397,7 +401,20 @@ impl Frame {
             }
             cut_torn.sort_unstable();
         }
+        self.assert_cut(&outcomes, &cut_torn, op_trusted);
         Recovery { outcomes, cut_torn }
+    }
+
+    /// What is cut lies above everything that is known to have been complete, and is gone.
+    fn assert_cut(&self, outcomes: &[Outcome], cut_torn: &[Op], op_trusted: Op) {
+        assert_eq!(outcomes.len(), self.geometry.journal_slots as usize);
+        assert!(cut_torn.is_sorted());
+        for op in cut_torn {
+            assert!(*op > op_trusted);
+            assert!(*op <= self.op_prepare_max());
+            let outcome = outcomes[self.geometry.slot(*op) as usize];
+            assert!(matches!(outcome, Outcome::Empty | Outcome::Drop | Outcome::Reset));
+        }
     }
 
     /// Judges all slots of a lone replica. Its log ends where the hash chain of whole prepares
@@ -453,6 +470,8 @@ impl Frame {
                 }
             }
         }
+        self.assert_cut(&outcomes, &cut_torn, op_trusted);
+        assert!(!outcomes.contains(&Outcome::Faulty), "a lone replica has no faults");
         Ok(Recovery { outcomes, cut_torn })
     }
 

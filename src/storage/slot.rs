@@ -105,6 +105,7 @@ impl Redundant {
         bytes[56..60].copy_from_slice(&id.view.0.to_le_bytes());
         bytes[60..64].copy_from_slice(&id.checksum.to_le_bytes());
         bytes[64..68].copy_from_slice(&id.checksum_body.to_le_bytes());
+        assert_ne!(kind, 0);
         let checksum = crc32c::crc32c(&bytes[4..]);
         bytes[0..4].copy_from_slice(&checksum.to_le_bytes());
         bytes
@@ -175,6 +176,8 @@ impl Stored {
 
 /// Whether body and padding in `sectors`, which begin with the valid `header`, are right.
 fn body_is_whole(header: &Header<Prepare>, sectors: &[u8]) -> bool {
+    assert!(sectors.len() >= header.size as usize);
+    assert!(sectors.len().is_multiple_of(SECTOR_SIZE as usize));
     let (message, padding) = sectors.split_at(header.size as usize);
     let body = &message[HEADER_SIZE as usize..];
     is_zero(padding) && crc32c::crc32c(body) == header.checksum_body
@@ -225,7 +228,7 @@ mod tests {
 
     #[test]
     fn entries_encode_and_decode_in_their_own_slot_alone() {
-        let header = message(1029, &[1; 9]).prepare_header();
+        let header = message(1029, &[1; 90]).prepare_header();
         let entries = [
             Redundant::Formatted,
             Redundant::Invalidated,

@@ -226,6 +226,7 @@ pub(crate) struct ReplicaStatus {
     pub(crate) op: u64,
     pub(crate) commit_min: u64,
     pub(crate) commit_max: u64,
+    pub(crate) journal_dirty: u64,
 }
 
 /// What `vsr status --json` says.
@@ -246,6 +247,7 @@ impl Status {
             op: replica.get("op").and_then(Json::as_u64).unwrap_or_default(),
             commit_min: replica.get("commit_min").and_then(Json::as_u64).unwrap_or_default(),
             commit_max: replica.get("commit_max").and_then(Json::as_u64).unwrap_or_default(),
+            journal_dirty: replica.get("journal_dirty").and_then(Json::as_u64).unwrap_or_default(),
         });
         let primary = json.get("primary").and_then(Json::as_u64);
         Self {
@@ -256,13 +258,17 @@ impl Status {
         }
     }
 
-    /// Whether all these replicas answer, are normal, in one view, and have executed the same ops.
+    /// Whether all these replicas answer, are normal, in one view, and have executed the same ops
+    /// and have them on their disks: a slow disk may be behind what others have made certain.
     pub(crate) fn agree(&self, replicas: &[usize]) -> bool {
         let mut of = replicas.iter().map(|index| &self.replicas[*index]);
         let first = of.next().expect("at least one replica");
         let normal = |replica: &ReplicaStatus| {
             let committed = [replica.commit_min, replica.commit_max] == [replica.op; 2];
-            replica.reachable && replica.status == "normal" && committed
+            replica.reachable
+                && replica.status == "normal"
+                && committed
+                && replica.journal_dirty == 0
         };
         normal(first)
             && of.all(|replica| {
