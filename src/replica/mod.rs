@@ -311,6 +311,31 @@ impl Replica {
         self.commit_max
     }
 
+    /// The view that the data file remembers.
+    pub fn view_durable(&self) -> View {
+        self.superblock.state().view
+    }
+
+    /// The log view that the data file remembers.
+    pub fn log_view_durable(&self) -> View {
+        self.superblock.state().log_view
+    }
+
+    /// The slots of the journal that are not durable yet, and those that are damaged or lost.
+    pub fn journal_dirty_and_faulty(&self) -> (u32, u32) {
+        (self.journal.dirty_count(), self.journal.faulty_count())
+    }
+
+    /// What it did beyond its daily work since it started.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// The quorums of its cluster.
+    pub fn quorums(&self) -> Quorums {
+        self.quorums
+    }
+
     /// Whether the cluster is known here to have been born with this very file.
     pub fn is_born(&self) -> bool {
         self.table.op > 0
