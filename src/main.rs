@@ -2,6 +2,8 @@
 
 mod cli;
 mod commands;
+#[path = "../sim/mod.rs"]
+mod sim;
 
 use clap::Parser;
 use std::process::ExitCode;
