@@ -23,8 +23,8 @@ use vsr::state_machine::kv::{
 use vsr::state_machine::{Direction, RESULT_OK};
 use vsr::wire::Op;
 
-/// What a client asks. Keys are not empty. The checks are sharpest if no value is written by two
-/// calls: let each contain its client and a number.
+/// What a client asks. Keys are not empty. No two calls write the same value under the same key:
+/// let each value contain its client and a number.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Call {
     /// Stores `value`.

@@ -8,12 +8,15 @@
 //! ```
 //!
 //! **Invariants:** a client has one call at a time; moments increase; a call that is not `Done` has
-//! no end, because what it did may still be about to happen; what was never returned is unknown.
+//! no end, because what it did may still be about to happen; what was never returned is unknown; no
+//! value is written twice under one key.
 //!
 //! **Not here:** judging.
 
 use super::call::{Call, CallResult, Done};
-use std::collections::BTreeMap;
+use bytes::Bytes;
+use std::collections::{BTreeMap, BTreeSet};
+use vsr::wire::Op;
 
 /// The moment at which a call without a known end ends.
 pub(super) const NEVER: u64 = u64::MAX;
@@ -33,6 +36,10 @@ pub(super) struct Entry {
     pub(super) result: CallResult,
 }
 
+/// The highest revision and op that anybody had been told, after each return.
+#[derive(Debug)]
+pub(super) struct Floors(BTreeMap<u64, (u64, Op)>);
+
 /// All calls.
 #[derive(Debug, Default)]
 pub(super) struct History {
@@ -40,6 +47,8 @@ pub(super) struct History {
     entries: Vec<Entry>,
     /// The open call of each client that has one.
     open: BTreeMap<u64, usize>,
+    /// Of all writes, with their keys.
+    values: BTreeSet<(Bytes, Bytes)>,
     moment_next: u64,
     time: u64,
 }
@@ -49,6 +58,10 @@ impl History {
         let invoked = self.moment(time);
         let open = self.open.insert(client, self.entries.len());
         assert_eq!(open, None, "client {client} has one call at a time");
+        if let (Some(key), Some(value)) = (call.key(), call.value_written()) {
+            let unique = self.values.insert((key.clone(), value.clone()));
+            assert!(unique, "{value:?} is written twice under {key:?}");
+        }
         let result = CallResult::Unknown;
         self.entries.push(Entry {
             client,
@@ -89,11 +102,37 @@ impl History {
         self.entries.iter().enumerate().filter(|(_, entry)| entry.is_unknown_write())
     }
 
+    /// What was known at each moment.
+    pub(super) fn floors(&self) -> Floors {
+        let mut returns: Vec<(u64, u64, Op)> =
+            self.done().map(|(entry, done)| (entry.returned, done.revision, done.op)).collect();
+        returns.sort_unstable();
+        let mut floor = (0, 0);
+        let mut floors = BTreeMap::from([(0, floor)]);
+        for (returned, revision, op) in returns {
+            floor = (floor.0.max(revision), floor.1.max(op));
+            floors.insert(returned, floor);
+        }
+        Floors(floors)
+    }
+
+    /// The moment after all others.
+    pub(super) fn end(&self) -> u64 {
+        self.moment_next
+    }
+
     fn moment(&mut self, time: u64) -> u64 {
         assert!(time >= self.time, "virtual time never goes back");
         self.time = time;
         self.moment_next += 1;
         self.moment_next - 1
+    }
+}
+
+impl Floors {
+    /// What somebody had been told before `moment`: a revision and an op.
+    pub(super) fn at(&self, moment: u64) -> (u64, Op) {
+        *self.0.range(..=moment).next_back().expect("one at 0").1
     }
 }
 

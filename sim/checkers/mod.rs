@@ -22,17 +22,23 @@
 //!
 //! **Not here:** making events happen (`sim`); whether a cluster makes progress (liveness).
 
+mod acknowledged;
+mod at_most_once;
 mod call;
 mod commits;
 mod digests;
+mod effects;
 mod history;
+mod linearizability;
 mod monotonic;
+mod order;
 mod replies;
 
 pub(crate) use call::{Call, CallResult, Current, Done, Observed, Record, Row};
 
 use commits::Commits;
 use digests::Digests;
+use effects::Effects;
 use history::History;
 use monotonic::Monotonic;
 use replies::Replies;
@@ -200,11 +206,16 @@ impl Checkers {
     /// The run is over. `finals` are the live replicas that have converged, or none.
     pub(crate) fn finish(&mut self, finals: &[FinalState]) -> Vec<CheckerReport> {
         assert!(finals.iter().all(|state| state.replica < self.replica_count));
+        let effects = Effects::new(&self.history, finals);
         vec![
             self.commits.report(),
             self.digests.report(),
             self.monotonic.report(),
             self.replies.report(),
+            order::report(&self.history, &effects),
+            linearizability::report(&self.history, finals),
+            acknowledged::report(&self.history, &effects, finals),
+            at_most_once::report(&self.history, &effects, finals),
         ]
     }
 }
@@ -222,3 +233,6 @@ impl FirstFailure {
         self.0.clone()
     }
 }
+
+#[cfg(test)]
+mod tests;
