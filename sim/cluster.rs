@@ -32,7 +32,7 @@ use vsr::state_machine::kv::{self, Kv, OperationResult, Outcome, Request, Scan};
 use vsr::state_machine::{Reply, StateMachine};
 use vsr::stdx::Prng;
 use vsr::storage::{Format, Request as StorageRequest, SuperblockState};
-use vsr::wire::{ClusterId, Message, PrepareId, ReplicaIndex};
+use vsr::wire::{ClusterId, Command, Header, Message, PrepareId, ReplicaIndex};
 
 /// How often the driver looks around, ns.
 const DRIVER_NS: u64 = 10 * MS;
@@ -83,6 +83,8 @@ pub(crate) struct Cluster {
     is_calm: bool,
     /// By op, from 0: what was committed.
     committed: Vec<Option<PrepareId>>,
+    /// Kept to keep its memory.
+    spoken: Vec<(usize, usize, Bytes)>,
 }
 
 /// Tells the checkers what a replica executes.
@@ -132,7 +134,7 @@ impl Cluster {
         let geometry = options.geometry();
         let quorums = Quorums::new(replica_count);
         let atlas = Atlas::new(replica_count, quorums.replication, &geometry, &mut prng.fork());
-        let network = Network::new(options.network(), processes, prng.fork());
+        let network = Network::new(options.network(), replicas, processes, prng.fork());
         let mut incarnations = prng.fork();
         let disks = (0..replicas)
             .map(|replica| {
@@ -172,6 +174,7 @@ impl Cluster {
             rolling_at: 0,
             is_calm: false,
             committed: Vec::new(),
+            spoken: Vec::new(),
             world,
             options,
         }
@@ -255,7 +258,16 @@ impl Cluster {
         let wait = u64::try_from(wait.as_nanos()).expect("a tick");
         world.scheduler.end_turn(process, wait);
         let index = u8::try_from(process).expect("at most six");
-        self.checkers.on_state(index, state).map_err(Failure::Correctness)
+        self.checkers.on_state(index, state).map_err(Failure::Correctness)?;
+        let mut spoken = std::mem::take(&mut self.spoken);
+        world.network.take_spoken(&mut spoken);
+        for (from, to, frame) in spoken.drain(..) {
+            assert_eq!(from, process, "frames leave in the turn of their sender");
+            let result = hear(&mut self.checkers, index, to < self.replicas.len(), &frame);
+            result.map_err(Failure::Correctness)?;
+        }
+        self.spoken = spoken;
+        Ok(())
     }
 
     fn turn_client(&mut self, process: usize) -> Result<(), Failure> {
@@ -495,6 +507,10 @@ impl Cluster {
         self.is_calm = true;
         self.rolling.clear();
         self.cut_all(false);
+        // What a client asks of a core that is well must have the time to be answered.
+        self.options.call_timeout = self.options.call_timeout.max(10_000_000);
+        self.options.think_mean = self.options.think_mean.min(50_000);
+        self.options.read_percent = self.options.read_percent.min(50);
         let clients: Vec<usize> = (self.replicas.len()..self.paused_until.len()).collect();
         {
             let network = &mut self.world.borrow_mut().network;
@@ -561,12 +577,12 @@ impl Cluster {
                 return Some(format!("replica {index} is not up"));
             };
             let replica = server.replica();
-            let (dirty, faulty) = replica.journal_dirty_and_faulty();
             if replica.status() != Status::Normal || replica.commit_min() < op {
                 return Some(format!("replica {replica} is not at op {op}"));
             }
-            if dirty + faulty > 0 {
-                return Some(format!("replica {replica}: {dirty} dirty, {faulty} faulty slots"));
+            let to_repair = replica.ops_to_repair();
+            if to_repair > 0 {
+                return Some(format!("replica {replica}: {to_repair} ops are not durable"));
             }
         }
         None
@@ -630,6 +646,37 @@ fn status_name(status: Status, is_primary: bool) -> &'static str {
     }
 }
 
+/// Shows a frame that a replica has sent to the checkers.
+fn hear(
+    checkers: &mut Checkers,
+    from: u8,
+    is_to_replica: bool,
+    frame: &Bytes,
+) -> Result<(), String> {
+    let head = frame.first_chunk().expect("a frame has a header");
+    let header: Header = Header::decode(head).map_err(|error| format!("sent: {error}"))?;
+    match header.command {
+        // Written by others, or promising nothing: to ask for what is missing needs no view.
+        Command::Prepare(_)
+        | Command::Request(_)
+        | Command::RequestHeaders(_)
+        | Command::Headers(_)
+        | Command::RequestPrepare(_)
+        | Command::RequestStartView(_) => Ok(()),
+        Command::Reply(_) => {
+            let message = Message::decode(frame.clone());
+            checkers.on_reply(&message.map_err(|error| format!("sent: {error}"))?)
+        }
+        _ => {
+            if is_to_replica {
+                log::trace!("replica {from} says {}", header.command.name());
+                checkers.on_view_spoken(from, header.view);
+            }
+            Ok(())
+        }
+    }
+}
+
 fn draw_clock(options: &Options, prng: &mut Prng) -> Clock {
     let span = i64::try_from(options.drift).expect("a part of a million");
     let drawn = i64::try_from(prng.below(options.drift * 2 + 1)).expect("small");
@@ -660,7 +707,7 @@ fn intact(bytes: Bytes) -> Option<PrepareId> {
         return None;
     }
     let message = Message::decode(bytes.slice(..size)).ok()?;
-    matches!(message.header().command, vsr::wire::Command::Prepare(_))
+    matches!(message.header().command, Command::Prepare(_))
         .then(|| message.prepare_header().id())
 }
 

@@ -39,6 +39,8 @@ use vsr::stdx::{AlignedBuffer, Prng};
 use vsr::storage::{Geometry, Layout};
 
 const SECTOR: usize = SECTOR_SIZE as usize;
+/// Of a healed disk.
+const LATENCY_HEALED: Delay = Delay { min: 20_000, mean: 500_000 };
 
 /// How bad the disks are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -197,7 +199,8 @@ impl Disk {
         token: FileToken,
     ) {
         assert!(offset + buffer.len() as u64 <= self.size(), "a read past the end");
-        let delay = self.options.read.draw(&mut self.prng);
+        let latency = if self.is_healed { LATENCY_HEALED } else { self.options.read };
+        let delay = latency.draw(&mut self.prng);
         self.submit(scheduler, delay, token, Operation::Read { offset, buffer });
     }
 
@@ -213,7 +216,8 @@ impl Disk {
         if let Place::Prepare { slot } = self.place(offset) {
             self.slots_used = self.slots_used.max(slot + 1);
         }
-        let delay = self.options.write.draw(&mut self.prng);
+        let latency = if self.is_healed { LATENCY_HEALED } else { self.options.write };
+        let delay = latency.draw(&mut self.prng);
         self.submit(scheduler, delay, token, Operation::Write { offset, sectors });
     }
 

@@ -31,6 +31,8 @@ use vsr::stdx::Prng;
 const BACKLOG_MAX: usize = 64;
 /// The port of all listeners.
 const PORT: u16 = 7000;
+/// One way between healed processes.
+const DELAY_HEALED: Delay = Delay { min: MS / 10, mean: MS };
 
 /// How bad the network is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,6 +135,9 @@ pub(crate) struct Network {
     /// By `from * process_count + to`.
     paths: Vec<Path>,
     is_healed: Vec<bool>,
+    /// Frames of replicas, for the checkers.
+    spoken: Vec<(usize, usize, Bytes)>,
+    replica_count: usize,
 }
 
 /// Where a process listens, or seems to come from.
@@ -169,7 +174,12 @@ impl End {
 }
 
 impl Network {
-    pub(crate) fn new(options: NetworkOptions, process_count: usize, prng: Prng) -> Self {
+    pub(crate) fn new(
+        options: NetworkOptions,
+        replica_count: usize,
+        process_count: usize,
+        prng: Prng,
+    ) -> Self {
         Self {
             options,
             prng,
@@ -181,6 +191,8 @@ impl Network {
             connection_next: 0,
             paths: vec![Path::default(); process_count * process_count],
             is_healed: vec![false; process_count],
+            spoken: Vec::new(),
+            replica_count,
         }
     }
 
@@ -223,6 +235,17 @@ impl Network {
         !self.is_exempt(from, to) && chance.happens(&mut self.prng)
     }
 
+    fn delay(&mut self, from: usize, to: usize) -> u64 {
+        let delay = if self.is_exempt(from, to) { DELAY_HEALED } else { self.options.delay };
+        delay.draw(&mut self.prng)
+    }
+
+    /// The frames that replicas have sent since the last call, with their senders and receivers.
+    pub(crate) fn take_spoken(&mut self, spoken: &mut Vec<(usize, usize, Bytes)>) {
+        assert!(spoken.is_empty());
+        std::mem::swap(&mut self.spoken, spoken);
+    }
+
     // ---- calls of processes
 
     fn socket_id(&mut self) -> SocketId {
@@ -260,7 +283,7 @@ impl Network {
         self.sockets[process].insert(socket, Socket::Stream { connection, side: 0 });
         scheduler.note(process, "connect", target as u64, connection);
 
-        let mut delay = self.options.delay.draw(&mut self.prng);
+        let mut delay = self.delay(process, target);
         if self.happens(process, target, self.options.slow) {
             delay += self.prng.range_inclusive(200 * MS, 4 * SECOND);
             scheduler.fault(process, Fault::ConnectSlow, target as u64, delay / MS);
@@ -489,7 +512,7 @@ impl Network {
 
     fn on_syn(&mut self, scheduler: &mut Scheduler, connection: u64) {
         let [dialler, acceptor] = [0, 1].map(|side| self.connections[&connection].ends[side].process);
-        let delay = self.options.delay.draw(&mut self.prng);
+        let delay = self.delay(dialler, acceptor);
         let answer = |accepted| What::Transit {
             connection,
             side: 0,
@@ -547,11 +570,12 @@ impl Network {
         let end = &mut state.ends[side];
         if end.is_closed || end.is_reset {
             let is_up = scheduler.processes[end.process].is_alive && !is_half_open;
+            let (from, to) = (end.process, state.ends[1 - side].process);
             if charged {
                 self.release(scheduler, connection, 1 - side, bytes.len());
             }
             if is_up {
-                let delay = self.options.delay.draw(&mut self.prng);
+                let delay = self.delay(from, to);
                 let transit = Transit::Reset;
                 scheduler.after(delay, What::Transit { connection, side: 1 - side, transit });
             }
@@ -625,6 +649,9 @@ impl Network {
     fn dispatch(&mut self, scheduler: &mut Scheduler, connection: u64, side: usize, frame: Bytes) {
         let state = &self.connections[&connection];
         let (from, to) = (state.ends[side].process, state.ends[1 - side].process);
+        if from < self.replica_count {
+            self.spoken.push((from, to, frame.clone()));
+        }
         if self.path(from, to).is_cut {
             return scheduler.fault(from, Fault::PathCut, to as u64, connection);
         }
@@ -687,7 +714,7 @@ impl Network {
     ) {
         let state = &self.connections[&connection];
         let (from, to) = (state.ends[side].process, state.ends[1 - side].process);
-        let mut arrival = scheduler.now() + self.options.delay.draw(&mut self.prng);
+        let mut arrival = scheduler.now() + self.delay(from, to);
         let clogged_until = self.path(from, to).clogged_until;
         if arrival < clogged_until {
             scheduler.fault(from, Fault::PathClogged, to as u64, clogged_until);
@@ -720,7 +747,9 @@ impl Network {
         side: usize,
         is_reset: bool,
     ) {
-        let delay = self.options.delay.draw(&mut self.prng);
+        let state = &self.connections[&connection];
+        let (from, to) = (state.ends[side].process, state.ends[1 - side].process);
+        let delay = self.delay(from, to);
         let end = self.end(connection, side);
         let was_reset = end.is_reset;
         let is_connected = end.progress == Progress::Connected;

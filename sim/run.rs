@@ -32,7 +32,7 @@ const LOOK_NS: u64 = 100 * MS;
 /// How long a reason to be stuck must last to be believed, virtual ns.
 const EXCUSE_NS: u64 = 60 * SECOND;
 /// Calls to be made by a healed core.
-const CALLS_AFTER: u64 = 12;
+const CALLS_AFTER: u64 = 30;
 
 /// How a run failed.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -321,9 +321,9 @@ impl Replica {
         self.superblock.state().log_view
     }
 
-    /// The slots of the journal that are not durable yet, and those that are damaged or lost.
-    pub fn journal_dirty_and_faulty(&self) -> (u32, u32) {
-        (self.journal.dirty_count(), self.journal.faulty_count())
+    /// How many ops of the log are not durable here, or damaged.
+    pub fn ops_to_repair(&self) -> usize {
+        (1..=self.op).filter(|op| self.journal.is_dirty(*op) || self.journal.is_faulty(*op)).count()
     }
 
     /// What it did beyond its daily work since it started.
