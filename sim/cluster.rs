@@ -138,13 +138,19 @@ impl Cluster {
         let mut incarnations = prng.fork();
         let disks = (0..replicas)
             .map(|replica| {
-                let mut disk =
-                    Disk::new(replica, options.disk(), geometry, &atlas, prng.fork());
+                let mut disk = Disk::new(replica, options.disk(), geometry, &atlas, prng.fork());
                 let incarnation = incarnations.next_u64().max(1);
                 let index = ReplicaIndex(u8::try_from(replica).expect("at most six"));
-                format(&mut disk, &SuperblockState::formatted(
-                    CLUSTER, index, replica_count, incarnation, geometry,
-                ));
+                format(
+                    &mut disk,
+                    &SuperblockState::formatted(
+                        CLUSTER,
+                        index,
+                        replica_count,
+                        incarnation,
+                        geometry,
+                    ),
+                );
                 disk
             })
             .collect();
@@ -444,9 +450,9 @@ impl Cluster {
             path: format!("replica-{replica}.vsr").into(),
             replica: ReplicaIndex(u8::try_from(replica).expect("at most six")),
             cluster: Some(CLUSTER),
-            addresses: (0..self.options.replicas).map(|replica| {
-                address_of(usize::try_from(replica).expect("at most six"))
-            }).collect(),
+            addresses: (0..self.options.replicas)
+                .map(|replica| address_of(usize::try_from(replica).expect("at most six")))
+                .collect(),
             listen: None,
         };
         let opened = Server::open(&mut slot.io, config, Kv::new());
@@ -707,8 +713,7 @@ fn intact(bytes: Bytes) -> Option<PrepareId> {
         return None;
     }
     let message = Message::decode(bytes.slice(..size)).ok()?;
-    matches!(message.header().command, Command::Prepare(_))
-        .then(|| message.prepare_header().id())
+    matches!(message.header().command, Command::Prepare(_)).then(|| message.prepare_header().id())
 }
 
 /// All that kv has stored, and its counter of writes.

@@ -41,8 +41,7 @@ fn one(arguments: &Sim) -> Result<u8, (u8, String)> {
         Some(seed) => seed,
         None => draw_seed().map_err(|error| (STATUS_SYSTEM, error.to_string()))?,
     };
-    let options =
-        options_of(seed, &arguments.settings).map_err(|reason| (STATUS_USAGE, reason))?;
+    let options = options_of(seed, &arguments.settings).map_err(|reason| (STATUS_USAGE, reason))?;
     env_logger::Builder::from_default_env().format_timestamp(None).format_target(false).init();
     print!("{}", report::head(seed, &arguments.settings, &options));
     report_panics(seed);
@@ -81,8 +80,8 @@ fn many(arguments: &Sim, count: u64) -> Result<u8, (u8, String)> {
     let mut failed: Vec<(u64, i32, String)> = Vec::new();
     let mut excused = 0_u64;
     let mut done = 0;
-    let mut io = MioIO::new(MioOptions { development: true, ..MioOptions::default() })
-        .map_err(fail)?;
+    let mut io =
+        MioIO::new(MioOptions { development: true, ..MioOptions::default() }).map_err(fail)?;
     println!("seeds {from} to {}: vsr sim --seeds {count} --from {from}", seeds.end - 1);
     loop {
         while running.len() < cores

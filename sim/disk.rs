@@ -34,8 +34,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use vsr::constants::{HEADERS_PER_SECTOR, SECTOR_SIZE};
 use vsr::io::{Event, FileToken};
-use vsr::storage::layout::{SUPERBLOCK_COPIES, SUPERBLOCK_COPY_SIZE};
 use vsr::stdx::{AlignedBuffer, Prng};
+use vsr::storage::layout::{SUPERBLOCK_COPIES, SUPERBLOCK_COPY_SIZE};
 use vsr::storage::{Geometry, Layout};
 
 const SECTOR: usize = SECTOR_SIZE as usize;

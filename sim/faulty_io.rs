@@ -83,11 +83,7 @@ impl IO for FaultyIO {
         world.network.close(&mut world.scheduler, self.process, socket);
     }
 
-    fn open_file(
-        &mut self,
-        _: &Path,
-        mode: OpenMode,
-    ) -> std::result::Result<FileId, OpenError> {
+    fn open_file(&mut self, _: &Path, mode: OpenMode) -> std::result::Result<FileId, OpenError> {
         self.world.borrow_mut().open_file(self.process, mode)?;
         Ok(FileId(0))
     }

@@ -511,13 +511,11 @@ impl Network {
     }
 
     fn on_syn(&mut self, scheduler: &mut Scheduler, connection: u64) {
-        let [dialler, acceptor] = [0, 1].map(|side| self.connections[&connection].ends[side].process);
+        let [dialler, acceptor] =
+            [0, 1].map(|side| self.connections[&connection].ends[side].process);
         let delay = self.delay(dialler, acceptor);
-        let answer = |accepted| What::Transit {
-            connection,
-            side: 0,
-            transit: Transit::SynAck { accepted },
-        };
+        let answer =
+            |accepted| What::Transit { connection, side: 0, transit: Transit::SynAck { accepted } };
         if self.happens(dialler, acceptor, self.options.half_open) {
             scheduler.fault(dialler, Fault::ConnectHalfOpen, acceptor as u64, connection);
             let state = self.connections.get_mut(&connection).expect("it is connecting");

@@ -47,7 +47,8 @@ impl Trace {
         self.mix(entry.time);
         self.mix(entry.process as u64);
         // Names are the same in every build; a few of their bytes tell them apart.
-        let name = entry.what.bytes().fold(0, |sum: u64, byte| (sum << 5) ^ (sum >> 59) ^ u64::from(byte));
+        let name =
+            entry.what.bytes().fold(0, |sum: u64, byte| (sum << 5) ^ (sum >> 59) ^ u64::from(byte));
         self.mix(name);
         self.mix(entry.a);
         self.mix(entry.b);

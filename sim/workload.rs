@@ -232,8 +232,7 @@ impl ClientSlot {
         self.client = self.process as u64 * 1_000_000 + self.generation;
         self.calls = 0;
         let monotonic = self.io.monotonic();
-        let mut endpoint =
-            Endpoint::new(self.cluster, &self.addresses, &mut self.prng, monotonic);
+        let mut endpoint = Endpoint::new(self.cluster, &self.addresses, &mut self.prng, monotonic);
         endpoint.register();
         self.endpoint = Some(endpoint);
         self.phase = Phase::Registering { deadline: now + options.call_timeout * 1000 };

@@ -280,11 +280,7 @@ impl<S: StateMachine> Server<S> {
     }
 
     /// Carries out what the replica wants, until it wants nothing more.
-    fn drain<I: IO, O: Observer<S>>(
-        &mut self,
-        io: &mut I,
-        observer: &mut O,
-    ) -> Result<(), Fatal> {
+    fn drain<I: IO, O: Observer<S>>(&mut self, io: &mut I, observer: &mut O) -> Result<(), Fatal> {
         while !self.effects.is_empty() {
             if let Some(fatal) = self.effects.fatal.take() {
                 return Err(fatal);
