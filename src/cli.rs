@@ -178,7 +178,7 @@ struct RawStart {
     #[arg(long)]
     development: bool,
     /// What to log on stderr: error, warn, info, debug or trace [default: RUST_LOG, or info]
-    #[arg(long, value_name = "LEVEL")]
+    #[arg(long, value_name = "LEVEL", value_parser = log_level)]
     log_level: Option<log::LevelFilter>,
 }
 
@@ -559,6 +559,11 @@ fn setting(text: &str) -> Result<(String, u64), String> {
     let (name, value) = text.split_once('=').ok_or("write NAME=VALUE")?;
     let value = value.parse().map_err(|_| format!("{value}: write a number"))?;
     Ok((name.to_owned(), value))
+}
+
+/// `warn` and the like.
+fn log_level(text: &str) -> Result<log::LevelFilter, String> {
+    text.parse().map_err(|_| "write error, warn, info, debug, trace or off".into())
 }
 
 /// Decimal, or hexadecimal after `0x`.

@@ -24,6 +24,6 @@ fn main() -> ExitCode {
 }
 
 fn fail(reason: &str, status: u8) -> ExitCode {
-    eprintln!("error: {reason}");
+    commands::tell(&format!("error: {reason}"));
     ExitCode::from(status)
 }

@@ -69,8 +69,9 @@ fn frames_in_one_segment_are_all_answered() {
     let (mut cluster, primary) = primary();
     let mut raw = Raw::connect(cluster.addresses()[primary], 5);
     let client = ClientId(5);
+    // Three and one: as many answers as may wait in the queue of a client that does not read.
     let mut segment = Vec::new();
-    for timestamp_monotonic in 1..=20 {
+    for timestamp_monotonic in 1..=3 {
         let ping = PingClient { client, timestamp_monotonic };
         segment.extend_from_slice(Message::new(&author(0), ping, &[]).as_bytes());
     }
@@ -79,7 +80,7 @@ fn frames_in_one_segment_are_all_answered() {
     assert!(raw.send(&segment));
     let mut pongs = Vec::new();
     let mut session = None;
-    while pongs.len() < 20 || session.is_none() {
+    while pongs.len() < 3 || session.is_none() {
         match raw.receive(DEADLINE) {
             Incoming::Message(message) => match message.header().command {
                 Command::PongClient(pong) => pongs.push(pong.ping_timestamp_monotonic),
@@ -89,7 +90,7 @@ fn frames_in_one_segment_are_all_answered() {
             other => panic!("{} pongs, then {other:?}", pongs.len()),
         }
     }
-    assert_eq!(pongs, (1..=20).collect::<Vec<u64>>());
+    assert_eq!(pongs, [1, 2, 3]);
     assert_serves(&mut cluster);
 }
 

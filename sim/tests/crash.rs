@@ -1,8 +1,11 @@
 //! SIGKILL, at any moment, of one replica or of all, in clusters of every size.
 
 use crate::harness::load::{Kv, Load, PATIENCE};
-use crate::harness::{Cluster, now};
+use crate::harness::raw::{Incoming, Raw};
+use crate::harness::{Cluster, DEADLINE, now, wait_for};
 use std::time::Duration;
+use vsr::state_machine::kv::Request;
+use vsr::wire::{Command, Operation};
 
 const PACE: Duration = Duration::from_millis(5);
 
@@ -61,6 +64,42 @@ fn primary_killed_of_5_clients_see_a_pause_below_a_second() {
 #[test]
 fn primary_killed_of_6_clients_see_a_pause_below_a_second() {
     kill_primaries_under_load(6);
+}
+
+/// The session was opened by a primary that dies at once; its successor may have the register in
+/// its log and not have executed it. It must not say that there is no such session.
+#[test]
+fn session_opened_just_before_the_primary_dies_is_not_evicted() {
+    let mut cluster = Cluster::new(3);
+    for round in 0..8 {
+        let primary = cluster.wait_all_normal().primary.expect("available");
+        let addresses = cluster.addresses();
+        let mut backups: Vec<Raw> = (0..3)
+            .filter(|replica| *replica != primary)
+            .map(|replica| Raw::connect(addresses[replica], 100 + round))
+            .collect();
+        let session = Raw::connect(addresses[primary], 100 + round).register();
+        cluster.kill(primary);
+        let body = Request::put(b"round", round.to_string().as_bytes()).encode();
+        let put = backups[0].request(session, 1, Operation::Apply, &body);
+        // Again and again: the successor is to be asked in its very first moment.
+        let reply = wait_for("a reply", DEADLINE, || {
+            for raw in &mut backups {
+                assert!(raw.send(put.as_bytes()));
+                if let Incoming::Message(message) = raw.receive(Duration::from_millis(1)) {
+                    match message.header().command {
+                        Command::Reply(reply) if reply.request == 1 => return Some(reply),
+                        Command::Eviction(eviction) => panic!("round {round}: {eviction:?}"),
+                        _ => {}
+                    }
+                }
+            }
+            None
+        });
+        assert_eq!((reply.session, reply.result), (session, 0));
+        cluster.start(primary);
+    }
+    cluster.assert_alive();
 }
 
 #[test]
@@ -127,16 +166,26 @@ fn both_of_2_killed_every_acknowledged_write_is_there() {
     kill_all_under_load(2);
 }
 
+/// Nothing is acknowledged and nothing is answered by what is left.
+#[track_caller]
+fn assert_no_progress(cluster: &Cluster, value: &str) {
+    let put = cluster.vsr(&["put", "lonely", value, "--timeout=700ms"]);
+    assert!(matches!(put.status, Some(3 | 4)), "{put:#?}");
+    // A read changes nothing: it is never of unknown outcome.
+    cluster.vsr(&["get", "key", "--timeout=700ms"]).exits(3).says(&["unavailable"]);
+    cluster.vsr(&["status"]).exits(3);
+}
+
 #[test]
 fn one_of_2_killed_no_progress_until_it_is_back() {
     let mut cluster = Cluster::new(2);
-    for (round, down) in [0, 1].into_iter().enumerate() {
+    // First the backup, so that the primary is left alone, then the primary.
+    for (round, of_primary) in [1, 0].into_iter().enumerate() {
         let value = format!("round {round}");
         cluster.vsr(&["put", "key", &value]).exits(0);
+        let down = (cluster.wait_all().primary.expect("available") + of_primary) % 2;
         cluster.kill(down);
-        let put = cluster.vsr(&["put", "lonely", &value, "--timeout=700ms"]);
-        assert!(matches!(put.status, Some(3 | 4)), "{put:#?}");
-        assert!(!cluster.status().available);
+        assert_no_progress(&cluster, &value);
         cluster.start(down);
         cluster.wait_available();
         cluster.vsr(&["get", "key"]).exits(0).prints(&value);
@@ -148,19 +197,22 @@ fn one_of_2_killed_no_progress_until_it_is_back() {
 #[test]
 fn majority_down_nothing_is_acknowledged_and_nothing_is_lost() {
     let mut cluster = Cluster::new(3);
-    cluster.vsr(&["put", "before", "1"]).exits(0);
-    cluster.kill(0);
-    cluster.kill(1);
-    let put = cluster.vsr(&["put", "during", "1", "--timeout=700ms"]);
-    assert!(matches!(put.status, Some(3 | 4)), "{put:#?}");
-    // A read changes nothing: it is never of unknown outcome.
-    cluster.vsr(&["get", "before", "--timeout=700ms"]).exits(3);
-    cluster.vsr(&["status"]).exits(3);
-    cluster.start(1);
-    cluster.wait_available();
-    cluster.vsr(&["get", "before"]).exits(0).prints("1");
-    cluster.start(0);
-    cluster.wait_all();
+    // The primary is left alone, then a backup.
+    for (round, of_primary) in [0, 1].into_iter().enumerate() {
+        let value = format!("round {round}");
+        cluster.vsr(&["put", "key", &value]).exits(0);
+        let left = (cluster.wait_all().primary.expect("available") + of_primary) % 3;
+        let down = [(left + 1) % 3, (left + 2) % 3];
+        for replica in down {
+            cluster.kill(replica);
+        }
+        assert_no_progress(&cluster, &value);
+        cluster.start(down[0]);
+        cluster.wait_available();
+        cluster.vsr(&["get", "key"]).exits(0).prints(&value);
+        cluster.start(down[1]);
+        cluster.wait_all();
+    }
 }
 
 #[test]

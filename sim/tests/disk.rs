@@ -118,6 +118,16 @@ fn rotten_head_is_repaired_from_the_others() {
 }
 
 #[test]
+fn rotten_root_and_genesis_are_repaired_from_the_others() {
+    let (cluster, victim, history) = damaged_backup(|path, layout, _, prng| {
+        rot(path, layout.headers_offset(0), u64::from(SECTOR_SIZE), prng);
+        let message_size = u64::from(layout.geometry.message_size);
+        rot(path, layout.prepare_offset(0), 2 * message_size, prng);
+    });
+    assert_repaired(cluster, victim, &history);
+}
+
+#[test]
 fn journal_wholly_rotten_is_rebuilt_from_the_others() {
     let (cluster, victim, history) = damaged_backup(|path, layout, head, prng| {
         let start = layout.headers_offset(0);

@@ -46,6 +46,20 @@ fn usage_is_explained_and_exits_with_2() {
 }
 
 #[test]
+fn exit_status_does_not_depend_on_a_reader_of_stderr() {
+    let cluster = Cluster::new(1);
+    let status = |arguments: &[&str]| {
+        let full = fs::File::options().write(true).open("/dev/full").expect("a full device");
+        let mut client = cluster.client(arguments);
+        client.stderr(full).status().expect("the binary under test starts").code()
+    };
+    assert_eq!(status(&["get", "nothing"]), Some(1));
+    assert_eq!(status(&["cas", "nothing", "a", "b"]), Some(1));
+    assert_eq!(status(&["get", ""]), Some(2));
+    assert_eq!(status(&["get", "key", "--cluster=3", "--timeout=100ms"]), Some(3));
+}
+
+#[test]
 fn help_and_version_are_results() {
     let help = run(vsr().arg("--help")).exits(0);
     for command in ["format", "start", "put", "get", "delete", "cas", "scan", "status", "demo"] {
@@ -274,5 +288,5 @@ fn replica_formatted_anew_is_refused_naming_recover() {
     assert_eq!(cluster.wait_exit(victim), Some(23));
     assert!(cluster.log(victim).contains("recover"), "{}", cluster.log(victim));
     cluster.vsr(&["get", "key"]).exits(0).prints("value");
-    assert!(cluster.status().available);
+    cluster.wait_available();
 }

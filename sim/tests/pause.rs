@@ -2,21 +2,25 @@
 
 use crate::harness::load::{Kv, Load, PATIENCE};
 use crate::harness::raw::{Incoming, Raw};
-use crate::harness::{Cluster, now, pass};
+use crate::harness::{Cluster, DEADLINE, now, pass, wait_for};
 use std::time::Duration;
 use vsr::state_machine::kv::{OperationResult, Outcome, Reply, Request};
 use vsr::wire::{Command, Operation};
 
-/// Asks the given replica, and no other, for `key`, as long as `patience` lasts: the values of all
-/// the replies it gives.
-fn ask(raw: &mut Raw, key: &str, patience: Duration) -> Vec<Option<Vec<u8>>> {
-    let query = raw.request(0, 1 << 63, Operation::Query, &Request::get(key.as_bytes()).encode());
+const KEY: &str = "key";
+
+/// Puts a question for the key to the replica at the other end, and to no other.
+fn ask(raw: &mut Raw, number: u64) -> bool {
+    let body = Request::get(KEY.as_bytes()).encode();
+    let query = raw.request(0, (1 << 63) + number, Operation::Query, &body);
+    raw.send(query.as_bytes())
+}
+
+/// The values in the replies to questions, until there are `count` or `patience` ends.
+fn answers(raw: &mut Raw, count: usize, patience: Duration) -> Vec<Option<Vec<u8>>> {
     let mut values = Vec::new();
     let start = now();
-    if !raw.send(query.as_bytes()) {
-        return values;
-    }
-    while start.elapsed() < patience {
+    while values.len() < count && start.elapsed() < patience {
         match raw.receive(patience.saturating_sub(start.elapsed())) {
             Incoming::Message(message) => {
                 if let Command::Reply(_) = message.header().command {
@@ -37,7 +41,7 @@ fn ask(raw: &mut Raw, key: &str, patience: Duration) -> Vec<Option<Vec<u8>>> {
 fn pause_primary(duration: Duration) {
     let cluster = Cluster::new(3);
     let mut kv = Kv::connect(&cluster.addresses(), PATIENCE);
-    kv.put("key", b"old").expect("available");
+    kv.put(KEY, b"old").expect("available");
     let before = cluster.wait_all();
     let primary = before.primary.expect("available");
     let load = Load::start(cluster.addresses(), "pause", 2, Duration::from_millis(10));
@@ -46,9 +50,12 @@ fn pause_primary(duration: Duration) {
     // A connection that the primary knows already, so that the question lies in its socket when it
     // wakes up: before it has heard of anything else.
     let mut raw = Raw::connect(cluster.addresses()[primary], 77);
-    assert_eq!(ask(&mut raw, "key", Duration::from_secs(5)).first(), Some(&Some(b"old".to_vec())));
-    let history = sleep_and_ask(&cluster, primary, duration, &mut kv, &mut raw, load);
+    assert!(ask(&mut raw, 0));
+    assert_eq!(answers(&mut raw, 1, DEADLINE), [Some(b"old".to_vec())]);
+    sleep_and_ask(&cluster, primary, duration, &mut kv, &mut raw);
     kv.close();
+    load.wait_acknowledged(5);
+    let history = load.finish().no_errors().and_one_more_write();
     history.verify(&cluster.addresses());
     cluster.wait_all();
 }
@@ -59,40 +66,31 @@ fn sleep_and_ask(
     duration: Duration,
     kv: &mut Kv,
     raw: &mut Raw,
-    load: Load,
-) -> crate::harness::load::History {
+) {
     cluster.pause(primary);
     let start = now();
-    // A short sleep may not be noticed; then the put waits for its end, in another thread.
+    // A short sleep may not be noticed by anybody: then the put waits for its end.
     std::thread::scope(|scope| {
-        let writer = scope.spawn(|| kv.put("key", b"new").expect("the others go on"));
-        let deposed = duration >= Duration::from_secs(3);
-        if deposed {
+        let writer = scope.spawn(|| kv.put(KEY, b"new").expect("the others go on"));
+        if duration >= Duration::from_secs(3) {
             // The others are to have written before it wakes up.
-            while !writer.is_finished() && start.elapsed() < duration {
-                pass(Duration::from_millis(5));
-            }
-            assert!(writer.is_finished(), "the others did not go on within {duration:?}");
+            let deadline = duration.saturating_sub(start.elapsed());
+            wait_for("the others go on", deadline, || writer.is_finished().then_some(()));
         }
-        let query = Request::get(b"key").encode();
-        let query = raw.request(0, (1 << 63) + 1, Operation::Query, &query);
-        let mut early = Raw::connect(cluster.addresses()[primary], 78);
-        assert!(raw.send(query.as_bytes()));
-        let pending = early.request(0, 1 << 63, Operation::Query, &Request::get(b"key").encode());
-        assert!(early.send(pending.as_bytes()));
+        let mut stranger = Raw::connect(cluster.addresses()[primary], 78);
+        assert!(ask(raw, 1) && ask(&mut stranger, 2));
         pass(duration.saturating_sub(start.elapsed()));
         let written = writer.is_finished();
         cluster.resume(primary);
-        for raw in [raw, &mut early] {
-            for value in ask(raw, "key", Duration::from_millis(500)) {
+        assert!(ask(raw, 3) && ask(&mut stranger, 4));
+        for raw in [raw, &mut stranger] {
+            for value in answers(raw, 2, Duration::from_millis(500)) {
                 let new = value.as_deref() == Some(b"new");
                 let old = value.as_deref() == Some(b"old");
                 assert!(new || (old && !written), "a stale answer: {value:?}");
             }
         }
     });
-    load.wait_acknowledged(5);
-    load.finish().no_errors()
 }
 
 #[test]

@@ -52,7 +52,8 @@ impl TemporaryFolder {
 impl Drop for TemporaryFolder {
     fn drop(&mut self) {
         if let Err(error) = fs::remove_dir_all(&self.path) {
-            eprintln!("{}: cannot be removed: {error}; remove it by hand", self.path.display());
+            let path = self.path.display();
+            super::tell(&format!("{path}: cannot be removed: {error}; remove it by hand"));
         }
     }
 }

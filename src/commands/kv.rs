@@ -10,7 +10,7 @@
 //! **Not here:** the encoding (`vsr::state_machine::kv`).
 
 use super::json::{self, Object};
-use super::{Exit, Failure, Result, connect, print, print_bytes};
+use super::{Exit, Failure, Result, connect, print, print_bytes, tell};
 use crate::cli;
 use vsr::client::{Answer, Client};
 use vsr::fatal::{Fatal, FatalKind};
@@ -50,10 +50,9 @@ pub(super) fn delete(key: &[u8], arguments: &cli::Client) -> Result {
     let [Outcome::Done(results)] = &reply.outcomes[..] else { return Err(strange(&answer)) };
     let [OperationResult::Delete { found }] = results[..] else { return Err(strange(&answer)) };
     if arguments.json {
-        let object = Object::default().bytes("key", key).raw("found", found);
-        print_object(of_answer(object, reply.revision, &answer))?;
+        print_object(delete_json(key, found, reply.revision, &answer))?;
     } else if !found {
-        eprintln!("not found");
+        tell("not found");
     }
     Ok(if found { Exit::Done } else { Exit::Not })
 }
@@ -166,6 +165,16 @@ fn of_answer(object: Object, revision: u64, answer: &Answer) -> Object {
     object.raw("revision", revision).raw("op", answer.op).raw("view", answer.view)
 }
 
+/// Where nothing was deleted nothing was written, so there is no revision.
+fn delete_json(key: &[u8], found: bool, revision: u64, answer: &Answer) -> Object {
+    let object = Object::default().bytes("key", key).raw("found", found);
+    if found {
+        of_answer(object, revision, answer)
+    } else {
+        object.raw("op", answer.op).raw("view", answer.view)
+    }
+}
+
 fn print_object(object: Object) -> Result<()> {
     print(&(object.finish() + "\n"))
 }
@@ -181,7 +190,7 @@ fn print_record(key: &[u8], record: Option<Record<'_>>, answer: &Answer, json: b
             print_object(object.raw("value", "null").raw("op", answer.op).raw("view", answer.view))
         }
         None => {
-            eprintln!("not found");
+            tell("not found");
             Ok(())
         }
     }
@@ -200,14 +209,14 @@ fn print_compare_failed(
             print_object(of_answer(object, record.revision, answer))
         }
         (Current::Found(record), false) => {
-            eprint!("compare failed: the value is ");
+            tell("compare failed: the value is");
             print_bytes(&[record.value, b"\n"].concat())
         }
         (Current::Omitted { revision }, true) => {
             print_object(of_answer(object.raw("done", false), *revision, answer))
         }
         (Current::Omitted { .. }, false) => {
-            eprintln!("compare failed: the value is another, and too long for this answer");
+            tell("compare failed: the value is another, and too long for this answer");
             Ok(())
         }
         (Current::Absent, true) => {
@@ -215,7 +224,7 @@ fn print_compare_failed(
             print_object(object.raw("op", answer.op).raw("view", answer.view))
         }
         (Current::Absent, false) => {
-            eprintln!("compare failed: not found");
+            tell("compare failed: not found");
             Ok(())
         }
     }
@@ -256,6 +265,14 @@ mod tests {
         let row = Row { key: b"k", record };
         assert_eq!(row_line(&row), b"k\tv\xff\n");
         assert_eq!(row_json(&row), r#"{"key": "k", "value_base64": "dv8=", "revision": 5}"#);
+    }
+
+    #[test]
+    fn delete_of_nothing_has_no_revision() {
+        let answer = answer(0, Vec::new());
+        let json = |found| delete_json(b"k", found, 3, &answer).finish();
+        assert_eq!(json(false), r#"{"key": "k", "found": false, "op": 9, "view": 2}"#);
+        assert_eq!(json(true), r#"{"key": "k", "found": true, "revision": 3, "op": 9, "view": 2}"#);
     }
 
     #[test]

@@ -116,6 +116,12 @@ fn print_bytes(bytes: &[u8]) -> Result<()> {
     stdout.write_all(bytes).and_then(|()| stdout.flush()).map_err(Failure::Output)
 }
 
+/// Writes a line to stderr. That nobody can read it is no reason to end otherwise: `eprintln` would
+/// panic, and the exit status be lost.
+pub(crate) fn tell(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
 /// The world of a process that is no replica. With `signals`, it is told when it is to end.
 fn io_new(signals: bool) -> Result<MioIO> {
     let options = MioOptions { development: true, signals, ..MioOptions::default() };

@@ -1,13 +1,16 @@
 //! F5: execution: committed prepares go to the executor, one at a time, in op order.
 //!
-//! **Invariants:** an op is executed once in the life of a process, after every op before it, and only
-//! if a hash chain binds it to the head: a header that merely lies at the right place in the journal
-//! may be of a log that lost.
+//! **Invariants:** an op is executed once in the life of a process, after every op before it, and
+//! only if a hash chain binds it to the head: a header that merely lies at the right place in the
+//! journal may be of a log that lost.
 
 use super::{ReadPurpose, Replica, Status};
 use crate::replica::Effects;
 use crate::storage::ReadResult;
 use crate::wire::{Message, Op, PrepareId};
+
+/// Prepares read at once for execution: half of the reads that may be in flight.
+const READ_AHEAD: Op = 8;
 
 impl Replica {
     /// Hands the next committed prepare to the executor, if it is at hand.
@@ -19,6 +22,8 @@ impl Replica {
         if op < self.chain_min || self.status == Status::RecoveringHead {
             return;
         }
+        assert!(op <= self.commit_max);
+        assert!(op >= self.chain_min);
         let id = self.journal.header(op).expect("the chain has no holes").id();
         let cached = self.cache.get(&op).filter(|message| message.prepare_header().id() == id);
         if let Some(message) = cached {
@@ -28,6 +33,17 @@ impl Replica {
             return;
         }
         self.read_own(&id, effects);
+        self.read_ahead(op, effects);
+    }
+
+    /// A log that is executed from the disk would otherwise wait for one read after the other.
+    fn read_ahead(&mut self, op: Op, effects: &mut Effects) {
+        for ahead in op + 1..=self.commit_max.min(self.op).min(op + READ_AHEAD) {
+            let id = self.journal.header(ahead).expect("the chain has no holes").id();
+            if !self.cached(&id) {
+                self.read_own(&id, effects);
+            }
+        }
     }
 
     /// The executor is done with `op`.
@@ -38,6 +54,8 @@ impl Replica {
         self.commit_min = op;
         let message = self.cache.remove(&op).expect("what is executed is in memory");
         let header = message.prepare_header();
+        assert_eq!(header.op(), op);
+        assert_eq!(self.journal.header(op).map(crate::wire::Header::id), Some(header.id()));
         self.timestamp_next = self
             .timestamp_next
             .max(header.command.timestamp + u64::from(header.command.entry_count));
@@ -57,6 +75,8 @@ impl Replica {
 
     /// Reads a prepare of the own log into memory, unless that is under way.
     pub(super) fn read_own(&mut self, id: &PrepareId, effects: &mut Effects) {
+        assert!(id.op > self.commit_min);
+        assert!(id.op <= self.op);
         let wanted = (*id, ReadPurpose::Own);
         if self.reads.values().any(|read| *read == wanted) || !self.journal.has_body(id) {
             return;
@@ -87,6 +107,7 @@ impl Replica {
     }
 
     fn on_own_prepare_read(&mut self, id: &PrepareId, message: Message) {
+        assert_eq!(message.prepare_header().id(), *id);
         let current = self.journal.header(id.op).is_some_and(|header| header.id() == *id);
         if current && id.op > self.commit_min && id.op <= self.op {
             self.cache.insert(id.op, message);

@@ -223,8 +223,8 @@ impl<S: StateMachine> Executor<S> {
         for item in entries {
             let (entry, body) = item.expect("checked when the prepare came in");
             let index = self.entries_done;
-            // Saturating: a timestamp of nonsense is the primary's fault, and what is committed must
-            // not stop every replica at every start.
+            // Saturating: a timestamp of nonsense is the primary's fault, and what is committed
+            // must not stop every replica at every start.
             let timestamp = header.command.timestamp.saturating_add(u64::from(index));
             let placed = Placed { entry: &entry, body, op: header.op(), index, timestamp };
             match self.commit_entry(&placed) {

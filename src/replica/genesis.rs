@@ -5,10 +5,10 @@
 //!     ──► all R acknowledge it ──► committed ──► table durable: born, votes from here on
 //! ```
 //!
-//! **Invariants:** a blank file acknowledges nothing but an op 1 that names it, and never votes. The
-//! genesis is prepared by replica 0 in view 0 only, is the same bytes each time (so a restart may
-//! prepare it again), commits only when all have acknowledged it, and no op 2 exists before that.
-//! Two different geneses therefore never both commit: each needs every replica of view 0.
+//! **Invariants:** a blank file acknowledges nothing but an op 1 that names it, and never votes.
+//! The genesis is prepared by replica 0 in view 0 only, is the same bytes each time (so a restart
+//! may prepare it again), commits only when all have acknowledged it, and no op 2 exists before
+//! that. Two different geneses therefore never both commit: each needs every replica of view 0.
 //!
 //! **Not here:** replacing a lost file.
 
@@ -27,6 +27,7 @@ impl Replica {
     /// What a ping says of this file, and of its author's.
     pub(super) fn on_ping_incarnation(&mut self, header: &Header<Ping>, effects: &mut Effects) {
         let known_as = header.command.incarnation_target;
+        assert_ne!(header.replica, self.replica);
         if self.is_born() {
             return;
         }
@@ -36,7 +37,10 @@ impl Replica {
         } else if known_as != self.incarnation {
             effects.fatal = Some(self.fatal_replaced());
         } else if self.op > 0 && self.commit_max == 0 {
-            // The sender is born, and its genesis names this file: it is the one acknowledged here.
+            // The sender is born, and its genesis names this file: it is the one acknowledged here,
+            // and the one that a replica 0 which restarted meanwhile has prepared again.
+            self.pipeline.clear();
+            self.primary_progressed();
             self.backup_learn_commit(1);
             self.progress(effects);
         }
@@ -72,6 +76,8 @@ impl Replica {
         if incarnations[..usize::from(self.replica_count)].contains(&0) {
             return;
         }
+        assert_eq!(self.commit_min, 0);
+        assert_eq!(self.primary_of_view(), self.replica);
         let message = self.genesis(IncarnationTable { op: 1, incarnations });
         let id = message.prepare_header().id();
         self.genesis_named = Some(id);
@@ -111,6 +117,7 @@ impl Replica {
         let mut builder = MessageBuilder::new(crate::constants::ENTRY_SIZE + entry.size);
         builder.append(&entry.encode());
         builder.append(&body);
+        assert!(table.names(self.replica, self.incarnation));
         let prepare = Prepare {
             parent: Header::root(self.cluster).id().as_parent(),
             op: 1,
@@ -151,7 +158,10 @@ impl Replica {
 
     /// Op 1 was executed: the cluster is born, as soon as that is durable.
     pub(super) fn on_genesis_committed(&mut self, message: &Message, effects: &mut Effects) {
+        assert_eq!(message.prepare_header().op(), 1);
+        assert!(self.commit_min >= 1);
         let table = Self::genesis_table(message).expect("op 1 is the genesis");
+        assert_eq!(table.op, 1);
         if self.is_born() {
             return; // Executed again after a restart.
         }

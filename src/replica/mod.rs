@@ -12,18 +12,18 @@
 //!        └──► recovering_head ── start_view with own nonce ──────┘ head uncertain
 //! ```
 //!
-//! This file holds all state and the one `match` on commands; the siblings hold `impl Replica` blocks
-//! by protocol. Start reading at `normal.rs`; skim `repair.rs`.
+//! This file holds all state and the one `match` on commands; the siblings hold `impl Replica`
+//! blocks by protocol. Start reading at `normal.rs`; skim `repair.rs`.
 //!
 //! **Invariants:**
 //! * `log_view <= view`; neither ever goes back. `view` is durable before any message of it;
 //!   `log_view` and its headers before `do_view_change`, `start_view`, `prepare_ok`.
-//! * `commit_min <= commit_max`; neither ever goes back while the process lives. Ops are executed in
-//!   order, once, and only when a hash chain binds them to the head (`chain_min`).
+//! * `commit_min <= commit_max`; neither ever goes back while the process lives. Ops are executed
+//!   in order, once, and only when a hash chain binds them to the head (`chain_min`).
 //! * A replica votes (`prepare_ok`, `start_view_change`, `do_view_change`) only while its durable
 //!   table of incarnations names it: a blank or a foreign file never votes.
-//! * A *new* view is entered only with a view-change quorum of `start_view_change`; an existing one is
-//!   adopted from any valid message of it.
+//! * A *new* view is entered only with a view-change quorum of `start_view_change`; an existing one
+//!   is adopted from any valid message of it.
 //!
 //! **Not here:** sockets, files, clocks, the state machine, the sessions.
 
@@ -78,7 +78,8 @@ pub enum Status {
     RecoveringHead,
 }
 
-/// The clocks of this machine, read by the server before it hands over inputs. Never decides safety.
+/// The clocks of this machine, read by the server before it hands over inputs. Never decides
+/// safety.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Now {
     /// Nanoseconds that never go back.
@@ -170,6 +171,8 @@ pub struct Replica {
     gathered_size: u64,
     /// Requests gathered or in prepares that are not executed: one per client.
     requests_in_flight: BTreeMap<ClientId, u64>,
+    /// Primary: the head when its view became normal.
+    view_op: Op,
     /// Primary: `commit_max + 1 ..= op`.
     pipeline: VecDeque<InFlight>,
     /// The end of the last timestamp given, and the monotonic clock then.
@@ -230,7 +233,8 @@ struct Timeouts {
     vote_window: Timeout,
     /// View change: say `do_view_change` (or, as its primary, `start_view`) again.
     view_change_message: Timeout,
-    /// View change: this view does not come about.
+    /// View change: this view does not come about. Its patience outlives the view, until one works:
+    /// or a cluster that is slower than the first period would never begin a view.
     view_change_status: Timeout,
     /// Ask the primary for its `start_view`.
     request_start_view: Timeout,
@@ -248,7 +252,7 @@ impl Timeouts {
             vote: Timeout::new("vote", 5, 50),
             vote_window: Timeout::new("vote_window", 500, 500),
             view_change_message: Timeout::new("view_change_message", 5, 50),
-            view_change_status: Timeout::new("view_change_status", 40, 500),
+            view_change_status: Timeout::new("view_change_status", 40, 1000),
             request_start_view: Timeout::new("request_start_view", 5, 50),
             repair: Timeout::new("repair", 5, 5),
         }
@@ -353,6 +357,14 @@ impl Replica {
         self.status == Status::Normal && self.primary_of_view() == self.replica
     }
 
+    /// Whether the sessions here are all that any client may know of. What this primary told in
+    /// its view it has executed; what the primaries before it told lies in the log that the view
+    /// began with.
+    pub fn has_executed_view_log(&self) -> bool {
+        assert!(self.is_primary());
+        self.commit_min >= self.view_op
+    }
+
     fn primary_of_view(&self) -> ReplicaIndex {
         self.view.primary(self.replica_count)
     }
@@ -361,9 +373,10 @@ impl Replica {
         self.replica_count == 1
     }
 
-    /// What an author stamps whose messages speak of the current view.
+    /// What an author stamps. Messages speak of the durable view: where they promise something,
+    /// that is the current one.
     fn author(&self) -> Author {
-        self.author_of(self.view)
+        self.author_of(self.superblock.state().view)
     }
 
     fn author_of(&self, view: View) -> Author {
@@ -494,10 +507,8 @@ impl Replica {
         if from.0 >= self.replica_count {
             return self.ignore("on_message", "no such replica");
         }
-        if let Command::Prepare(_) = header.command {
-            return self.on_prepare(message, effects);
-        }
-        if from == self.replica {
+        // A prepare names its author, and comes from whoever has it.
+        if from == self.replica && !matches!(header.command, Command::Prepare(_)) {
             return self.ignore("on_message", "a message of mine");
         }
         if let Command::Ping(ping) = header.command {
@@ -507,6 +518,7 @@ impl Replica {
             return self.ignore("on_message", "a peer of another geometry");
         }
         match header.command {
+            Command::Prepare(_) => return self.on_prepare(message, effects),
             // These bring a table of their own.
             Command::StartView(start) => {
                 return self.on_start_view(&header.with(start), message, effects);
@@ -615,8 +627,8 @@ impl Replica {
         }
     }
 
-    /// The end of a turn of the loop: everything that arrived together has been seen. Seals what has
-    /// gathered, and lets writes that completed together share a header sector.
+    /// The end of a turn of the loop: everything that arrived together has been seen. Seals what
+    /// has gathered, and lets writes that completed together share a header sector.
     pub fn on_turn_end(&mut self, effects: &mut Effects) {
         self.primary_seal(effects);
         // What a view change cut from the log is only cut on disk once the superblock says so.
@@ -635,7 +647,7 @@ impl Replica {
     }
 
     fn send_pings(&mut self, effects: &mut Effects) {
-        let author = self.author_of(self.superblock.state().view);
+        let author = self.author();
         let Geometry { message_size, journal_slots, block_size, pipeline, clients_max } =
             self.geometry;
         for to in self.others() {
@@ -672,7 +684,7 @@ impl Replica {
             ping_timestamp_monotonic: header.command.timestamp_monotonic,
             timestamp_realtime: self.now.realtime,
         };
-        let author = self.author_of(self.superblock.state().view);
+        let author = self.author();
         self.send(from, Message::new(&author, pong, &[]), effects);
         self.on_ping_incarnation(header, effects);
         self.on_view_heard(from, header.view, header.incarnation, effects);

@@ -14,8 +14,8 @@
 //!
 //! **Invariants:** at most P prepares are in flight, at most up to `commit_max + P`; op 2 is not
 //! prepared before op 1 (the genesis) is committed; a `prepare_ok` is born only in
-//! `on_prepare_durable` and `send_prepare_oks`, of prepares that are durable; the primary commits in
-//! op order.
+//! `on_prepare_durable` and `send_prepare_oks`, of prepares that are durable; the primary commits
+//! in op order.
 //!
 //! **Not here:** at-most-once beyond what is in flight: the table of sessions is the executor's.
 
@@ -167,6 +167,7 @@ impl Replica {
 
     /// Answers everything that waits; nothing of it was prepared.
     fn reject_gathered(&mut self, reason: RejectReason, effects: &mut Effects) {
+        assert!(self.is_primary());
         for message in std::mem::take(&mut self.gathered) {
             let Command::Request(request) = message.header().command else {
                 panic!("only requests gather");
@@ -179,6 +180,8 @@ impl Replica {
 
     fn primary_seal_one(&mut self, effects: &mut Effects) {
         let room = self.geometry.message_size - HEADER_SIZE;
+        assert!(self.is_primary());
+        assert!(self.pipeline.len() < self.geometry.pipeline as usize);
         let (mut size, mut entry_count) = (0u32, 0u32);
         for request in &self.gathered {
             let entry_size = ENTRY_SIZE + request.header().body_size();
@@ -218,6 +221,8 @@ impl Replica {
             entry_count,
         };
         let message = builder.seal(&self.author(), prepare);
+        assert_eq!(message.header().view, self.view);
+        assert!(message.header().size <= self.geometry.message_size);
         self.counters.prepares_sealed += 1;
         self.counters.requests_sealed += u64::from(entry_count);
         self.primary_prepare(message, effects);
@@ -233,6 +238,8 @@ impl Replica {
             self.now.monotonic,
             synchronized,
         );
+        assert!(timestamp >= self.timestamp_next, "timestamps strictly increase");
+        assert!(entry_count > 0);
         self.timestamp_next = timestamp + u64::from(entry_count);
         self.timestamp_monotonic = self.now.monotonic;
         timestamp
@@ -259,6 +266,9 @@ impl Replica {
     /// A prepare: replicated by the primary of this view, sent again, or asked for.
     pub(super) fn on_prepare(&mut self, message: &Message, effects: &mut Effects) {
         let header = message.prepare_header();
+        if header.op() == 0 {
+            return self.ignore("on_prepare", "everybody knows the root");
+        }
         if header.size > self.geometry.message_size {
             return self.ignore("on_prepare", "larger than a slot");
         }
@@ -281,10 +291,17 @@ impl Replica {
     /// Whether the prepare extends the log of the view this replica is a backup in.
     fn is_replication(&self, header: &Header<Prepare>) -> bool {
         self.status == Status::Normal
-            && header.view == self.view
+            && self.is_prepared_in_view(header)
             && self.primary_of_view() != self.replica
-            && header.replica == self.primary_of_view()
             && header.op() > self.op
+    }
+
+    /// Whether the primary of this view prepared it in this view: then it is in the log of the
+    /// view, which is one chain.
+    pub(super) fn is_prepared_in_view(&self, header: &Header<Prepare>) -> bool {
+        header.view == self.view
+            && header.replica == self.primary_of_view()
+            && (!self.is_born() || self.counts(header.replica, header.incarnation))
     }
 
     fn on_prepare_replicated(
@@ -294,6 +311,9 @@ impl Replica {
         effects: &mut Effects,
     ) {
         assert!(header.op() > self.op);
+        assert_eq!(header.view, self.view);
+        assert_eq!(self.log_view, self.view);
+        assert_ne!(self.primary_of_view(), self.replica);
         self.backup_heard_primary();
         if !self.is_born() && !self.genesis_names_me(message) {
             return self.ignore("on_prepare", "not born, and this is no genesis that names me");
@@ -325,6 +345,8 @@ impl Replica {
         let header = message.prepare_header();
         let op = header.op();
         assert!(op <= self.op);
+        assert!(op > self.superblock.state().op_checkpoint);
+        assert!(header.size <= self.geometry.message_size);
         if op > self.commit_min && op <= self.commit_min + self.cache_ops_max() {
             self.cache.insert(op, message.clone());
         }
@@ -332,7 +354,8 @@ impl Replica {
         if !self.journal.is_dirty(op) || self.journal.is_writing(&header.id()) {
             return;
         }
-        // The log that the view began with is made durable before anything of the old is overwritten.
+        // The log that the view began with is made durable before anything of the old is
+        // overwritten.
         if self.view_is_durable() && self.journal.can_write(op) {
             self.journal.write_prepare(message, &mut effects.requests);
         }
@@ -397,6 +420,8 @@ impl Replica {
         if id.op > self.geometry.op_prepare_ok_max(op_checkpoint) {
             return self.ignore("acknowledge", "beyond what the checkpoint allows");
         }
+        assert!(id.op <= self.op);
+        assert_eq!(self.superblock.state().log_view, self.view);
         if primary == self.replica {
             return self.primary_count_ok(id, self.replica, effects);
         }
@@ -436,6 +461,7 @@ impl Replica {
         if in_flight.id != *id {
             return self.ignore("on_prepare_ok", "another prepare");
         }
+        assert!(from.0 < self.replica_count);
         in_flight.oks |= 1 << from.0;
         self.primary_advance_commit(effects);
     }
@@ -451,6 +477,7 @@ impl Replica {
             if count < self.quorum_for(front.id.op) {
                 break;
             }
+            assert_eq!(front.id.op, self.commit_max + 1, "in op order");
             self.commit_max = front.id.op;
             self.pipeline.pop_front();
         }
@@ -472,7 +499,7 @@ impl Replica {
     }
 
     /// Something was committed: the links work.
-    fn primary_progressed(&mut self) {
+    pub(super) fn primary_progressed(&mut self) {
         if self.abdicating {
             log::info!("{self}: the primary stays: its prepares are acknowledged again");
             self.abdicating = false;
@@ -507,6 +534,7 @@ impl Replica {
         let Some(header) = self.journal.header(self.commit_max) else {
             return self.ignore("send_commit", "the committed header is damaged");
         };
+        assert_eq!(header.op(), self.commit_max, "what is committed, not what is prepared");
         self.round += 1;
         let commit = Commit {
             commit: header.id(),
@@ -530,11 +558,14 @@ impl Replica {
             return self.request_start_view_of(header.view, effects);
         }
         assert_ne!(self.primary_of_view(), self.replica);
+        assert_eq!(header.view, self.view);
+        assert_eq!(self.log_view, self.view);
         if header.command.round <= self.heartbeat_last {
             return self.ignore("on_commit", "an old heartbeat");
         }
         self.heartbeat_last = header.command.round;
         self.backup_heard_primary();
+        self.timeouts.view_change_status.stop();
         self.backup_learn_commit(header.command.commit.op);
         if self.op < header.command.commit.op {
             self.request_start_view_of(self.view, effects);
@@ -564,6 +595,7 @@ impl Replica {
             return self.timeouts.prepare.stop();
         }
         let (op, oks) = (front.id.op, front.oks);
+        assert_eq!(op, self.commit_max + 1);
         self.timeouts.prepare.back_off(&mut self.prng);
         let Some(message) = self.cache.get(&op).cloned() else {
             panic!("a prepare in flight is in memory");
@@ -586,6 +618,7 @@ impl Replica {
         if !self.may_vote() {
             return; // Before birth there is nobody to hand over to.
         }
+        assert!(!self.solo());
         if !self.abdicating {
             log::warn!("{self}: nothing is acknowledged: the primary keeps silent and votes to go");
         }

@@ -9,9 +9,9 @@
 //!       backup                 ──► normal
 //! ```
 //!
-//! **Invariants:** what was acknowledged is in the log, or the head is uncertain and the replica does
-//! not vote. An entry above the stored head is of this view, or it is of a log that lost and is
-//! forgotten.
+//! **Invariants:** what was acknowledged is in the log, or the head is uncertain and the replica
+//! does not vote. An entry above the stored head is of this view, or it is of a log that lost and
+//! is forgotten.
 
 use super::clock::ClusterClock;
 use super::fault_detector::FaultDetector;
@@ -55,6 +55,7 @@ impl Replica {
             gathered: VecDeque::new(),
             gathered_size: 0,
             requests_in_flight: BTreeMap::new(),
+            view_op: 0,
             pipeline: VecDeque::new(),
             timestamp_next: 0,
             timestamp_monotonic: now.monotonic,
@@ -88,8 +89,10 @@ impl Replica {
         let certain = self.recover_log();
         self.chain_min = self.op;
         self.extend_chain();
-        let head = self.journal.header(self.op).expect("the head is known");
-        self.commit_max = self.commit_max.max(head.command.commit);
+        match self.journal.header(self.op) {
+            Some(head) => self.commit_max = self.commit_max.max(head.command.commit),
+            None => assert!(!certain, "a head that is certain is known"),
+        }
         self.timeouts.ping.start(&mut self.prng);
         self.timeouts.repair.start(&mut self.prng);
         self.timeouts.vote_window.start(&mut self.prng);
@@ -161,9 +164,11 @@ impl Replica {
     fn recover_head_set(&mut self) {
         let op_checkpoint = self.superblock.state().op_checkpoint;
         let headers: Vec<_> = self.head.headers.iter().rev().flatten().copied().collect();
+        assert!(self.op >= self.head.op);
+        assert!(headers.iter().all(|header| header.op() <= self.head.op));
         for header in headers {
             let current = self.journal.header(header.op()).map(Header::id);
-            if header.op() > op_checkpoint && current != Some(header.id()) {
+            if header.op() >= op_checkpoint && current != Some(header.id()) {
                 self.journal.insert_header(&header);
             }
         }
@@ -178,6 +183,8 @@ impl Replica {
         self.view = self.view.next();
         self.log_view = self.view;
         self.commit_max = self.op;
+        assert!(self.solo());
+        assert!(!self.view_is_durable(), "no op is prepared twice in one view");
         let (op, table) = (self.op, self.table);
         let headers = vec![self.journal.header(op).copied()];
         self.head = crate::wire::HeaderSet { table, op, headers };
@@ -194,6 +201,7 @@ impl Replica {
             return;
         }
         self.status = Status::Normal;
+        self.view_op = self.op;
         log::info!("{self}: ready");
         self.primary_prepare_genesis(effects);
     }

@@ -9,8 +9,8 @@
 //! | 5 | 3 | 3 | 3 |
 //! | 6 | 3 | 4 | 4 |
 //!
-//! **Invariants:** every replication quorum meets every view-change quorum, and every nack quorum: what
-//! is committed is seen by every view change and can never be nacked away.
+//! **Invariants:** every replication quorum meets every view-change quorum, and every nack quorum:
+//! what is committed is seen by every view change and can never be nacked away.
 
 use crate::constants::REPLICAS_MAX;
 

@@ -6,9 +6,9 @@
 //!     └ request_headers ◄─────┘   request_prepare for what is dirty in the chain
 //! ```
 //!
-//! **Invariants:** repair never advances or replaces the head, except by a `start_view`; a header is
-//! accepted only at `chain_min - 1` and only if the header above names it as parent; a prepare only
-//! if its header is in the log already. So an answer can be stale, repeated or from anybody.
+//! **Invariants:** repair never advances or replaces the head, except by a `start_view`; a header
+//! is accepted only at `chain_min - 1` and only if the header above names it as parent; a prepare
+//! only if its header is in the log already. So an answer can be stale, repeated or from anybody.
 //!
 //! **Not here:** asking for a better head (`view_change.rs`).
 
@@ -46,6 +46,7 @@ impl Replica {
 
     /// Extends the chain downwards over the headers at hand.
     pub(super) fn extend_chain(&mut self) {
+        assert!(self.chain_min <= self.op);
         while self.chain_min > 1 {
             let parent = self.journal.header(self.chain_min).expect("in the chain").parent_id();
             match self.journal.header(self.chain_min - 1) {
@@ -71,6 +72,8 @@ impl Replica {
         }
         let op_max = self.chain_min - 1;
         let op_min = (self.commit_min + 1).max(op_max.saturating_sub(HEADERS_MAX - 1));
+        assert!(op_min <= op_max);
+        assert!(op_max < self.op);
         let to = self.random_other();
         self.send_command(to, RequestHeaders { op_min, op_max }, effects);
     }
@@ -83,14 +86,15 @@ impl Replica {
         let RequestHeaders { op_min, op_max } = header.command;
         let room = u64::from(self.geometry.message_size / HEADER_SIZE - 1).min(HEADERS_MAX);
         let mut body = Vec::new();
+        // Only what the own chain vouches for: the rest would be refused.
+        let op_min = op_min.max(self.chain_min).max(1);
         let mut op = op_max.min(self.op);
-        while op >= op_min.max(1) && (body.len() as u64) < room * u64::from(HEADER_SIZE) {
-            // Only what the own chain vouches for: the rest would be refused.
-            if let Some(header) = self.journal.header(op).filter(|_| op >= self.chain_min) {
-                body.extend_from_slice(&header.encode());
-            }
+        while op >= op_min && (body.len() as u64) < room * u64::from(HEADER_SIZE) {
+            let header = self.journal.header(op).expect("the chain has no holes");
+            body.extend_from_slice(&header.encode());
             op -= 1;
         }
+        assert!(body.len() < self.geometry.message_size as usize);
         if body.is_empty() {
             return self.ignore("on_request_headers", "none of them here");
         }
@@ -131,6 +135,7 @@ impl Replica {
         if above.parent_id() != header.id() {
             return;
         }
+        assert!(header.op() < self.op, "repair never touches the head");
         let known = self.journal.header(header.op()).is_some_and(|own| own.id() == header.id());
         if !known {
             self.journal.insert_header(header);
@@ -152,6 +157,7 @@ impl Replica {
         let op_max = if self.selected || full_round { self.op } else { self.commit_max };
         let op_max = op_max.min(self.op).min(self.commit_min + self.geometry_slots());
         let op_min = self.chain_min.max(self.commit_min + 1);
+        assert!(op_max <= self.op);
         for op in op_min..=op_max {
             if self.prepares_wanted.len() >= PREPARES_WANTED_MAX {
                 self.forget_overdue();
@@ -174,6 +180,8 @@ impl Replica {
     fn repair_executed(&mut self, effects: &mut Effects) {
         self.forget_overdue();
         let op_min = self.superblock.state().op_checkpoint + 1;
+        assert!(self.chain_min <= self.commit_min + 1);
+        assert!(self.commit_min <= self.op);
         for op in op_min..=self.commit_min {
             if self.prepares_wanted.len() >= PREPARES_WANTED_MAX {
                 return;
@@ -190,6 +198,8 @@ impl Replica {
     }
 
     fn want_prepare(&mut self, op: Op, effects: &mut Effects) {
+        assert!(!self.solo());
+        assert!(op > 0 && op <= self.op);
         let Some(header) = self.journal.header(op) else { return };
         let id = header.id();
         let at_hand = self.cache.get(&op).is_some_and(|own| own.prepare_header().id() == id);
@@ -200,6 +210,7 @@ impl Replica {
             return;
         }
         self.prepares_wanted.insert(op, self.tick + PREPARE_WANTED_TICKS);
+        assert!(self.prepares_wanted.len() <= PREPARES_WANTED_MAX);
         let request = RequestPrepare { prepare: id };
         if self.status == Status::ViewChange {
             // Somebody has it, or it would have been cut: time matters more than bytes.
@@ -253,7 +264,7 @@ impl Replica {
         // A prepare of this very view in a gap: the primary's log of one view is one chain.
         let in_gap = op < self.chain_min
             && op > self.commit_min
-            && header.view == self.view
+            && self.is_prepared_in_view(header)
             && self.log_view == self.view
             && self.journal.header(op).is_none();
         let known = self.journal.header(op).is_some_and(|own| own.id() == id);
@@ -270,6 +281,8 @@ impl Replica {
         if op <= self.commit_min && !self.journal.can_write(op) {
             return self.ignore("on_prepare", "no write is free");
         }
+        assert!(op <= self.op);
+        assert!(in_gap || self.journal.is_dirty(op));
         if self.prepares_wanted.remove(&op).is_some() {
             self.counters.prepares_repaired += 1;
         }

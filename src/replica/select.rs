@@ -134,8 +134,8 @@ pub fn select(logs: &[&ViewLog], quorums: &Quorums, replica_count: u8, pipeline:
         }
         head = op;
     }
-    // What a log holds at or below its own commit point is the same in all logs: so one that is older
-    // may know a header that is damaged in the canonical ones.
+    // What a log holds at or below its own commit point is the same in all logs: so one that is
+    // older may know a header that is damaged in the canonical ones.
     let committed =
         |op: Op| logs.iter().filter(|log| log.commit_max >= op).find_map(|log| log.set.header(op));
     let headers: Vec<_> = (head.saturating_sub(u64::from(pipeline))..=head)

@@ -39,11 +39,25 @@ impl Timeout {
         }
     }
 
+    /// Begins anew with the period it had: patience once learnt is kept until a `stop`.
+    pub(super) fn start_as_before(&mut self, prng: &mut Prng) {
+        self.arm(self.period(), prng);
+    }
+
+    /// Counts no more, and keeps its period for `start_as_before`.
+    pub(super) fn pause(&mut self) {
+        self.remaining = None;
+    }
+
     /// Begins anew with a period twice as long as the last, up to the bound.
     pub(super) fn back_off(&mut self, prng: &mut Prng) {
         self.attempts = self.attempts.saturating_add(1);
+        self.arm(self.period(), prng);
+    }
+
+    fn period(&self) -> u64 {
         let factor = 1u64 << self.attempts.min(16);
-        self.arm((self.after_ticks * factor).min(self.after_ticks_max), prng);
+        (self.after_ticks * factor).min(self.after_ticks_max)
     }
 
     pub(super) fn stop(&mut self) {
@@ -85,7 +99,13 @@ mod tests {
             timeout.back_off(&mut prng);
         }
         assert_eq!(timeout.attempts, 4);
+        timeout.pause();
+        assert!(!timeout.is_running());
+        timeout.start_as_before(&mut prng);
+        assert!((20..=25).contains(&(1..).find(|_| timeout.tick()).unwrap()));
         timeout.stop();
         assert!(!timeout.is_running());
+        timeout.start_as_before(&mut prng);
+        assert!((8..=10).contains(&(1..).find(|_| timeout.tick()).unwrap()));
     }
 }

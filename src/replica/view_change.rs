@@ -9,9 +9,9 @@
 //!   backup: start_view(v+1) ──► log replaced above the commit point, durable ──► normal
 //! ```
 //!
-//! **Invariants:** the headers in the `do_view_change` of one view are the same each time it is sent,
-//! also after a restart: they are stored with the view. `log_view` and the log change together. A log
-//! is never cut before the log that replaces it is at hand.
+//! **Invariants:** the headers in the `do_view_change` of one view are the same each time it is
+//! sent, also after a restart: they are stored with the view. `log_view` and the log change
+//! together. A log is never cut before the log that replaces it is at hand.
 //!
 //! **Not here:** the selection itself (`select.rs`).
 
@@ -46,6 +46,8 @@ impl Replica {
         if !self.may_vote() || !self.view_is_durable() || self.solo() {
             return;
         }
+        assert!(!self.solo());
+        assert_eq!(self.superblock.state().view, self.view);
         self.votes |= 1 << self.replica.0;
         self.timeouts.vote.start_if_stopped(&mut self.prng);
         let message = Message::new(&self.author(), StartViewChange {}, &[]);
@@ -75,6 +77,8 @@ impl Replica {
         if header.view != self.view || !self.may_vote() {
             return;
         }
+        assert_ne!(header.replica, self.replica);
+        assert!(header.replica.0 < self.replica_count);
         self.votes |= 1 << header.replica.0;
         self.leave_view_if_agreed(effects);
     }
@@ -123,7 +127,7 @@ impl Replica {
         }
         self.view = view;
         self.enter_view_change();
-        self.timeouts.view_change_status.start(&mut self.prng);
+        self.timeouts.view_change_status.start_as_before(&mut self.prng);
         self.persist(effects);
         self.invariants();
     }
@@ -176,13 +180,14 @@ impl Replica {
             })
             .collect();
         assert!(headers[0].is_some(), "the head is never blank");
+        assert!(headers.len() <= self.geometry.pipeline as usize + 1);
         HeaderSet { table: self.table, op: self.op, headers }
     }
 
     // ---- do_view_change
 
     /// The own log as the others may rely on it, with what is certain of each op in it.
-    fn own_view_log(&self) -> ViewLog {
+    pub(super) fn own_view_log(&self) -> ViewLog {
         assert!(self.log_view < self.view);
         let (mut present, mut nack) = (0u64, 0u64);
         for (index, header) in self.head.headers.iter().enumerate() {
@@ -214,7 +219,10 @@ impl Replica {
         if !self.view_is_durable() || !self.may_vote() {
             return;
         }
+        assert!(self.log_view < self.view);
+        assert_eq!(self.head.table, self.table);
         let log = self.own_view_log();
+        assert!(log.set.headers.len() <= self.geometry.pipeline as usize + 1);
         let command = DoViewChange {
             op: log.set.op,
             commit_min: self.commit_min,
@@ -237,6 +245,14 @@ impl Replica {
         self.primary_select(effects);
     }
 
+    /// Whether neighbours, op descending, name each other as far as they are known.
+    fn is_chain(headers: &[Option<Header<Prepare>>]) -> bool {
+        headers.windows(2).all(|pair| match pair {
+            [Some(header), Some(before)] => header.parent_id() == before.id(),
+            _ => true,
+        })
+    }
+
     pub(super) fn on_do_view_change(
         &mut self,
         header: &Header<DoViewChange>,
@@ -257,7 +273,8 @@ impl Replica {
         let coherent = command.op == set.op
             && command.log_view < header.view
             && set.headers.iter().flatten().all(|own| own.view <= command.log_view)
-            && set.headers.len() <= self.geometry.pipeline as usize + 1;
+            && set.headers.len() <= self.geometry.pipeline as usize + 1
+            && Self::is_chain(&set.headers);
         if !coherent {
             return self.ignore("on_do_view_change", "it contradicts itself");
         }
@@ -344,6 +361,8 @@ impl Replica {
         self.install_log(op, commit_max, headers);
         self.table = table;
         self.log_view = self.view;
+        // What the own log was certain of in its view says nothing about this one.
+        self.head = HeaderSet { table, op, headers: headers.to_vec() };
         self.head = self.suffix(false);
         self.selected = true;
         self.pipeline = (self.commit_max + 1..=self.op)
@@ -352,8 +371,10 @@ impl Replica {
                 InFlight { id, oks: 0 }
             })
             .collect();
+        assert!(self.pipeline.len() <= self.geometry.pipeline as usize);
+        assert!(self.commit_max <= self.op);
         self.timeouts.view_change_message.start(&mut self.prng);
-        self.timeouts.view_change_status.start(&mut self.prng);
+        self.timeouts.view_change_status.start_as_before(&mut self.prng);
         self.extend_chain();
     }
 
@@ -385,6 +406,8 @@ impl Replica {
         self.prepares_wanted.clear();
         self.chain_min = op;
         self.extend_chain();
+        assert!(self.journal.header(self.op).is_some(), "the head is known");
+        assert!(self.commit_min <= self.commit_max);
     }
 
     /// The new primary goes to work when its log is whole and everything committed is executed.
@@ -409,15 +432,19 @@ impl Replica {
         }
     }
 
-    fn cached(&self, id: &crate::wire::PrepareId) -> bool {
+    pub(super) fn cached(&self, id: &crate::wire::PrepareId) -> bool {
         self.cache.get(&id.op).is_some_and(|message| message.prepare_header().id() == *id)
     }
 
     fn primary_transition_to_normal(&mut self, effects: &mut Effects) {
         assert_eq!(self.commit_min, self.commit_max);
         assert_eq!(self.log_view, self.view);
+        assert!(self.may_vote());
+        assert!(self.pipeline.iter().all(|in_flight| self.cached(&in_flight.id)));
+        assert!(self.gathered.is_empty());
         self.selected = false;
         self.status = Status::Normal;
+        self.view_op = self.op;
         self.votes = 0;
         self.timeouts.vote.stop();
         self.timeouts.view_change_message.stop();
@@ -449,6 +476,7 @@ impl Replica {
 
     fn start_view_message(&self, nonce: u64) -> Message {
         assert_eq!(self.primary_of_view(), self.replica);
+        assert_eq!(self.superblock.state().log_view, self.view);
         let set = self.suffix(false);
         let command = StartView {
             op: set.op,
@@ -509,7 +537,8 @@ impl Replica {
             }
         };
         let command = header.command;
-        if command.op != set.op || command.commit_max > command.op {
+        if command.op != set.op || command.commit_max > command.op || !Self::is_chain(&set.headers)
+        {
             return self.ignore("on_start_view", "it contradicts itself");
         }
         if set.headers.len() > self.geometry.pipeline as usize + 1 {
@@ -521,6 +550,9 @@ impl Replica {
         if !set.table.names(self.replica, self.incarnation) {
             effects.fatal = Some(self.fatal_replaced());
             return;
+        }
+        if self.status == Status::Normal && header.view == self.view {
+            self.backup_heard_primary();
         }
         if self.ignore_start_view(header) {
             return;
@@ -592,7 +624,7 @@ impl Replica {
         self.nonce = 0;
         self.timeouts.vote.stop();
         self.timeouts.view_change_message.stop();
-        self.timeouts.view_change_status.stop();
+        self.timeouts.view_change_status.pause();
         self.timeouts.request_start_view.stop();
         self.detector.reset(self.logical_ns());
         if self.view_is_durable() {
@@ -615,21 +647,21 @@ impl Replica {
             return; // Asked a moment ago.
         }
         self.timeouts.request_start_view.start(&mut self.prng);
-        self.send_request_start_view(effects);
-    }
-
-    fn send_request_start_view(&mut self, effects: &mut Effects) {
-        let view = self.view_heard.max(self.view);
         let primary = view.primary(self.replica_count);
         if primary == self.replica {
             return self.ignore("request_start_view", "I am the primary of that view");
         }
+        let message = self.request_start_view_message(view);
+        self.send(primary, message, effects);
+    }
+
+    /// The one message of a view that need not be durable here: it promises nothing.
+    fn request_start_view_message(&mut self, view: View) -> Message {
         if self.nonce == 0 {
             self.nonce = self.prng.next_u64().max(1);
         }
         let request = RequestStartView { nonce: self.nonce };
-        let message = Message::new(&self.author_of(view), request, &[]);
-        self.send(primary, message, effects);
+        Message::new(&self.author_of(view), request, &[])
     }
 
     pub(super) fn on_request_start_view_timeout(&mut self, effects: &mut Effects) {
@@ -638,7 +670,10 @@ impl Replica {
             return;
         }
         self.timeouts.request_start_view.start(&mut self.prng);
-        self.send_request_start_view(effects);
+        // Whoever was heard in the highest view may be gone, and its view with it: any primary will
+        // do.
+        let message = self.request_start_view_message(self.view);
+        self.broadcast(&message, effects);
     }
 
     // ---- patience in a view change
@@ -649,7 +684,7 @@ impl Replica {
         }
         self.timeouts.view_change_message.back_off(&mut self.prng);
         if self.selected {
-            self.primary_send_start_view(effects);
+            self.primary_repeat_start_view(effects);
         } else if self.log_view < self.view {
             self.send_do_view_change(effects);
         } else {
@@ -662,6 +697,16 @@ impl Replica {
         {
             self.record_own_view_log(effects);
         }
+    }
+
+    /// A primary that still repairs its log shows that it lives, but not for longer than it would
+    /// wait for another.
+    fn primary_repeat_start_view(&mut self, effects: &mut Effects) {
+        if self.votes >> self.replica.0 & 1 == 1 {
+            return;
+        }
+        self.timeouts.view_change_message.start(&mut self.prng);
+        self.primary_send_start_view(effects);
     }
 
     pub(super) fn on_view_change_status_timeout(&mut self, effects: &mut Effects) {

@@ -13,9 +13,9 @@
 //!   committed prepares to the executor, whose replies go to the bus
 //! ```
 //!
-//! **Invariants:** gather, think, act: nothing is sent before everything that arrived has been seen.
-//! Ticks never bunch: a turn that took long is followed by one tick. Only a normal primary answers
-//! requests with what it executed.
+//! **Invariants:** gather, think, act: nothing is sent before everything that arrived has been
+//! seen. Ticks never bunch: a turn that took long is followed by one tick. Only a normal primary
+//! answers requests with what it executed.
 //!
 //! **Not here:** decisions. The protocol is the replica's, what a request does the executor's.
 
@@ -101,8 +101,8 @@ impl<S: StateMachine> Server<S> {
     /// Opens the data file, reads it, and listens.
     ///
     /// # Errors
-    /// A data file that cannot be had, is not this replica's, or is damaged beyond what this replica
-    /// may decide alone; an address that cannot be listened on.
+    /// A data file that cannot be had, is not this replica's, or is damaged beyond what this
+    /// replica may decide alone; an address that cannot be listened on.
     pub fn open<I: IO>(io: &mut I, config: ServerConfig, state_machine: S) -> Result<Self, Fatal> {
         let mut prng = Prng::from_seed(io.entropy());
         let (file, opened) = opening::open(io, &config)?;

@@ -1,5 +1,5 @@
-//! F6: from a path to a data file that was read: opens, checks that it is the one that was meant, and
-//! says clearly what is wrong if it is not.
+//! F6: from a path to a data file that was read: opens, checks that it is the one that was meant,
+//! and says clearly what is wrong if it is not.
 //!
 //! **Invariants:** nothing is written to a file that is not this replica's.
 

@@ -1,7 +1,8 @@
 //! F6: what clients ask: the replica says whose it is, the sessions say whether it is new, and only
 //! then it gathers.
 //!
-//! **Invariants:** only a normal primary evicts or refuses; a backup answers from its own table or
+//! **Invariants:** only a normal primary evicts, and only once it has executed the log that its view
+//! began with; only a normal primary refuses; a backup answers from its own table or
 //! hands the request on; nothing here changes the sessions.
 
 use super::Server;
@@ -19,7 +20,7 @@ impl<S: StateMachine> Server<S> {
         match self.replica.route(header) {
             Route::Primary => self.primary_on_request(header, message),
             Route::Backup { primary } => self.backup_on_request(header, message, primary),
-            Route::Reject(reason) => self.send_reject(&header.command, reason),
+            Route::Reject(reason) => self.reject_unless_done(header, message, reason),
             Route::Ignore(reason) => self.ignore(reason),
         }
     }
@@ -33,11 +34,29 @@ impl<S: StateMachine> Server<S> {
             }
             Admission::Reply(reply) => self.send_client_reply(&ClientReply::Reply(*reply)),
             Admission::Ignore(reason) => self.ignore(reason),
+            Admission::Evict(_) if !self.replica.has_executed_view_log() => {
+                self.ignore("the log of the view before may hold its session");
+            }
             Admission::Evict(reason) => {
                 let Request { client, session, .. } = header.command;
                 self.send_eviction(client, session, reason);
             }
             Admission::Reject(reason) => self.send_reject(&header.command, reason),
+        }
+    }
+
+    /// A full log is no reason to forget what was answered before it was full.
+    fn reject_unless_done(
+        &mut self,
+        header: &Header<Request>,
+        message: &Message,
+        reason: RejectReason,
+    ) {
+        let admission = (reason == RejectReason::StoreFull)
+            .then(|| self.executor.admit(header, message.body()));
+        match admission {
+            Some(Admission::Reply(reply)) => self.send_client_reply(&ClientReply::Reply(*reply)),
+            _ => self.send_reject(&header.command, reason),
         }
     }
 

@@ -90,8 +90,9 @@
 //!
 //! Everything else in a record is zero. The reply to a request in a session is at most 64 KiB, to a
 //! query (which must not write) as long as a message, and never longer than that; a longer one is
-//! replaced by result `0xffff_0001`, and nothing is written. Any value that a request could carry, a query of its own
-//! can read. A query with a put or a delete gets result 1 ([`CODE_QUERY_WRITES`]).
+//! replaced by result `0xffff_0001`, and nothing is written. Any value that a request could carry,
+//! a query of its own can read. A query with a put or a delete gets result 1
+//! ([`CODE_QUERY_WRITES`]).
 //!
 //! **Invariants:** a request or reply that decodes, encodes to the same bytes; `apply` and `query`
 //! never panic on what `validate` accepted; they read and write the two tables below and nothing

@@ -8,7 +8,7 @@
 //! Really writing it means that the disk has the room, that the file system will not have to find
 //! it later, and that no sector is read for the first time in an emergency.
 //!
-//! **Invariants:** at most [`WRITES_MAX`] writes of at most [`CHUNK_SIZE`] bytes in flight; the
+//! **Invariants:** at most `WRITES_MAX` writes of at most `CHUNK_SIZE` bytes in flight; the
 //! superblock is the last write, alone.
 //!
 //! **Not here:** creating the file, its directory, whether there is one already.
@@ -67,6 +67,7 @@ impl Format {
     /// Issues as many writes as may be in flight.
     pub fn advance(&mut self, requests: &mut Vec<Request>) {
         let end = self.layout.grid_offset();
+        assert!(self.offset <= end);
         while self.in_flight.len() < WRITES_MAX && self.offset < end {
             let size = CHUNK_SIZE.min(end - self.offset);
             let sectors = self.chunk(self.offset, size);
@@ -80,6 +81,9 @@ impl Format {
     }
 
     fn push(&mut self, offset: u64, sectors: Bytes, requests: &mut Vec<Request>) {
+        assert!(offset.is_multiple_of(u64::from(SECTOR_SIZE)));
+        assert!(offset + sectors.len() as u64 <= self.layout.grid_offset());
+        assert!(crate::stdx::is_sectors(&sectors));
         let id = self.write_next;
         self.write_next += 1;
         self.in_flight.insert(id, sectors.len() as u64);
@@ -171,5 +175,5 @@ fn to_usize(size: u64) -> usize {
 }
 
 #[cfg(test)]
-#[path = "opening_tests.rs"]
+#[path = "format_tests.rs"]
 mod tests;

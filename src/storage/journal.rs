@@ -11,26 +11,26 @@
 //!    └───── truncate ──────────┴──────────────── dirty + faulty ◄────────┘  (or the recovery)
 //! ```
 //!
-//! The redundant header is written *after* its prepare is durable. So a prepare that is bad while its
-//! redundant header is there was complete once, and perhaps acknowledged: it is *faulty*, and only
-//! its exact body makes it clean again. A prepare that is bad while the redundant header is still
-//! the one of the lap before was never complete: it may be forgotten.
+//! The redundant header is written *after* its prepare is durable. So a prepare that is bad while
+//! its redundant header is there was complete once, and perhaps acknowledged: it is *faulty*, and
+//! only its exact body makes it clean again. A prepare that is bad while the redundant header is
+//! still the one of the lap before was never complete: it may be forgotten.
 //!
 //! A sector of the headers ring is built from what each of its slots knows to be true on disk
 //! (`Slot::durable`), and never from the headers in memory: a header whose body is not durable must
 //! not be written because its neighbour's is.
 //!
 //! *Order.* The header of an op is not written while the body of a lower op whose write began
-//! earlier is in flight. So a torn body below a redundant header is never an accident of timing, and
-//! after a power failure of all replicas what was torn on all of them can be given up by all.
+//! earlier is in flight. So a torn body below a redundant header is never an accident of timing,
+//! and after a power failure of all replicas what was torn on all of them can be given up by all.
 //!
 //! *Truncation* ([`Journal::truncate`], [`Journal::remove`], and `insert_header` of another prepare
 //! of the same op) changes memory at once and the disk in two steps that protect each other:
 //!
-//! 1. **The superblock** protects against what is on disk still: it names `log_view` and the head, so
-//!    a replica that opens drops prepares that are above the head and of an older view. **Rule:**
-//!    truncate only what the durable superblock excludes already, and within one view never below
-//!    an op that was acknowledged in it.
+//! 1. **The superblock** protects against what is on disk still: it names `log_view` and the head,
+//!    so a replica that opens drops prepares that are above the head and of an older view.
+//!    **Rule:** truncate only what the durable superblock excludes already, and within one view
+//!    never below an op that was acknowledged in it.
 //! 2. **The marker** `truncated(id)` takes the place of the redundant header with the next write of
 //!    the sector. It protects when the head has moved on and no longer speaks of that op; and since
 //!    it is durable *before* another body goes into the slot (the write waits for it inside the
@@ -222,7 +222,8 @@ impl Journal {
         self.slot(self.slot_of(op)).faulty
     }
 
-    /// Whether exactly this prepare is in memory and durable in both rings, not known to be damaged.
+    /// Whether exactly this prepare is in memory and durable in both rings, not known to be
+    /// damaged.
     pub fn is_clean(&self, id: &PrepareId) -> bool {
         let slot = self.slot(self.slot_of(id.op));
         slot.holds(id) && !slot.dirty
@@ -236,8 +237,8 @@ impl Journal {
         waits || self.slot(slot).body.is_some_and(|body| body.id == *id)
     }
 
-    /// Whether it is certain that this replica never acknowledged, in a view that still counts, what
-    /// `header` says of `op`; without `header`: anything at `op`. Damage is never certain.
+    /// Whether it is certain that this replica never acknowledged, in a view that still counts,
+    /// what `header` says of `op`; without `header`: anything at `op`. Damage is never certain.
     pub fn may_nack(&self, op: Op, header: Option<&Header<Prepare>>) -> bool {
         assert!(header.is_none_or(|header| header.op() == op));
         if op <= self.op_checkpoint {
@@ -260,8 +261,8 @@ impl Journal {
         }
     }
 
-    /// Takes `header` into the log; its body is wanted. A slot that is faulty stays so until exactly
-    /// this body is durable. Nothing happens if it is there already, or a newer op is.
+    /// Takes `header` into the log; its body is wanted. A slot that is faulty stays so until
+    /// exactly this body is durable. Nothing happens if it is there already, or a newer op is.
     ///
     /// If the body lies in the slot intact (it was truncated once, or only its redundant header was
     /// damaged), it is taken as it is: the header goes out with the next flush, and the prepare is
@@ -318,7 +319,8 @@ impl Journal {
         self.insert_header(&header);
         let slot = self.slot_of(id.op);
         assert!(self.slot(slot).holds(&id));
-        // The body that is there already needs no second write, but the caller has one, and wants it.
+        // The body that is there already needs no second write, but the caller has one, and wants
+        // it.
         self.written.remove(&slot);
         assert!(self.slot(slot).dirty);
         self.sequence += 1;
@@ -495,7 +497,8 @@ impl Journal {
     }
 
     /// Begins to read a prepare; the result goes to [`Journal::on_read_done`] with the id returned.
-    /// `None`: it is not on disk as far as known, is being written, or too many reads are in flight.
+    /// `None`: it is not on disk as far as known, is being written, or too many reads are in
+    /// flight.
     pub fn read_prepare(&mut self, id: &PrepareId, requests: &mut Vec<Request>) -> Option<u32> {
         let slot = self.slot_of(id.op);
         let body = self.slot(slot).body.filter(|body| body.id == *id)?;
@@ -516,8 +519,8 @@ impl Journal {
         Some(read)
     }
 
-    /// A read is complete. Without a message the prepare is damaged or was overwritten meanwhile; if
-    /// it still should be in its slot, the slot is faulty now.
+    /// A read is complete. Without a message the prepare is damaged or was overwritten meanwhile;
+    /// if it still should be in its slot, the slot is faulty now.
     pub fn on_read_done(&mut self, read: u32, result: ReadResult) -> (PrepareId, Option<Message>) {
         let Read { id, slot, sequence } = self.reads.remove(&read).expect("a read was in flight");
         let geometry = self.layout.geometry;

@@ -8,14 +8,15 @@
 //! ```
 //!
 //! Slots of up to 64 KiB are read as they lie, a mebibyte at a time; of larger ones only the first
-//! sector is, and the rest only where the prepare is longer than that and can decide something: above
-//! the checkpoint, or without the very same redundant header.
+//! sector is, and the rest only where the prepare is longer than that and can decide something:
+//! above the checkpoint, or without the very same redundant header.
 //!
-//! **Invariants:** bounded memory: at most [`READS_MAX`] reads and about [`READ_BYTES_MAX`] bytes in
-//! flight; nothing is written before all was read and judged, except to the superblock's minority;
-//! a fatal end has written nothing to the journal.
+//! **Invariants:** bounded memory: at most `READS_MAX` reads and about `READ_BYTES_MAX` bytes
+//! in flight; nothing is written before all was read and judged, except to the superblock's
+//! minority; a fatal end has written nothing to the journal.
 //!
-//! **Not here:** views, and what a replica may do after this (is its head certain?).
+//! **Not here:** what a replica may do after this (is its head certain?), and the headers of the
+//! superblock's head, which it inserts.
 
 use super::journal::{Body, Journal, Slot};
 use super::layout::{Layout, SUPERBLOCK_COPIES, SUPERBLOCK_COPY_SIZE};
@@ -270,6 +271,8 @@ impl Opening {
     }
 
     fn queue_slots(&mut self) {
+        assert_eq!(self.stage, Stage::ReadSlots);
+        assert!(self.queue.is_empty());
         let layout = self.layout();
         let slots = layout.geometry.journal_slots;
         let slot_size = layout.geometry.message_size;
@@ -285,6 +288,8 @@ impl Opening {
 
     /// Bodies that were not read to their end and can decide something.
     fn queue_bodies(&mut self) {
+        assert_eq!(self.stage, Stage::ReadBodies);
+        assert!(self.queue.is_empty());
         let layout = self.layout();
         let op_checkpoint =
             self.superblock.as_ref().expect("it was selected").state().op_checkpoint;
@@ -294,6 +299,7 @@ impl Opening {
             if header.op() > op_checkpoint || !same {
                 let offset = layout.prepare_offset(index);
                 let size = header.size.next_multiple_of(SECTOR_SIZE);
+                assert!(size <= layout.geometry.message_size);
                 self.queue.push_back(Piece { index, count: 1, offset, size });
             }
         }
@@ -305,6 +311,9 @@ impl Opening {
             && (bytes < READ_BYTES_MAX || self.in_flight.is_empty())
         {
             let Some(piece) = self.queue.pop_front() else { break };
+            assert!(piece.count > 0);
+            assert!(piece.size.is_multiple_of(SECTOR_SIZE));
+            assert!(piece.offset + u64::from(piece.size) <= self.file_size);
             let id = self.read_next;
             self.read_next += 1;
             bytes += u64::from(piece.size);
@@ -336,6 +345,7 @@ impl Opening {
     fn on_headers_read(&mut self, piece: &Piece, result: &ReadResult) {
         let (chunks, rest) = result.buffer.as_ref().as_chunks::<{ HEADER_SIZE as usize }>();
         assert!(rest.is_empty());
+        assert_eq!(chunks.len(), (piece.count * HEADERS_PER_SECTOR) as usize);
         for (index, chunk) in (0..).zip(chunks) {
             let place = self.place(piece.index * HEADERS_PER_SECTOR + index);
             let start = index * HEADER_SIZE;
@@ -369,11 +379,15 @@ impl Opening {
     }
 
     fn recover(&mut self, requests: &mut Vec<Request>) -> Result<(), Fatal> {
+        assert_eq!(self.stage, Stage::ReadBodies);
+        assert_eq!(self.entries.len(), self.stored.len());
         let state = self.superblock.as_ref().expect("it was selected").state();
         let frame = Frame {
             cluster: state.cluster,
             geometry: state.geometry,
             op_checkpoint: state.op_checkpoint,
+            op_head: state.head.op,
+            log_view: state.log_view,
         };
         let entries = std::mem::take(&mut self.entries);
         let stored = std::mem::take(&mut self.stored);
@@ -395,6 +409,7 @@ impl Opening {
     }
 
     fn fix_headers(&mut self, requests: &mut Vec<Request>) {
+        assert_eq!(self.stage, Stage::WriteHeaders);
         let journal = self.journal.as_mut().expect("it was recovered");
         journal.flush_headers(requests);
         if journal.is_idle() {
@@ -413,6 +428,7 @@ fn read_copy(copy: u8) -> Request {
 
 /// The copies that do not hold the selected update, the damaged ones first.
 fn minority(copies: &SuperblockCopies, selected: &SuperblockCopy) -> Vec<u8> {
+    assert!(copies.iter().flatten().any(|copy| copy == selected));
     let of_kind = |damaged: bool| {
         (0..)
             .zip(copies)
@@ -424,6 +440,7 @@ fn minority(copies: &SuperblockCopies, selected: &SuperblockCopy) -> Vec<u8> {
 
 /// Unreadable ranges as seen from `start` on.
 fn shifted(unreadable: &[std::ops::Range<u32>], start: u32) -> Vec<std::ops::Range<u32>> {
+    assert!(unreadable.iter().all(|range| range.start < range.end));
     unreadable
         .iter()
         .filter(|range| range.end > start)
@@ -444,6 +461,8 @@ fn journal_lost(lost: JournalLost) -> Fatal {
 
 /// The journal that follows from the outcomes.
 fn journal_of(frame: &Frame, scanned: &[Scanned], recovery: &Recovery) -> Journal {
+    assert_eq!(scanned.len(), recovery.outcomes.len());
+    assert_eq!(scanned.len(), frame.geometry.journal_slots as usize);
     let mut slots = Vec::with_capacity(scanned.len());
     let mut written = Vec::new();
     let mut sectors = BTreeSet::new();
@@ -474,8 +493,11 @@ fn slot_of(scanned: &Scanned, outcome: Outcome) -> Slot {
         sequence: 0,
     };
     match outcome {
-        Outcome::Keep => Slot { header: prepare.copied(), ..slot },
-        Outcome::Fix => Slot { header: prepare.copied(), dirty: true, ..slot },
+        Outcome::Keep | Outcome::Fix => {
+            assert!(prepare.is_some(), "only what was found whole is in the log");
+            let dirty = outcome == Outcome::Fix;
+            Slot { header: prepare.copied(), dirty, ..slot }
+        }
         Outcome::Empty => slot,
         Outcome::Reset => Slot { durable: Redundant::Formatted, ..slot },
         Outcome::Drop => {
@@ -487,3 +509,7 @@ fn slot_of(scanned: &Scanned, outcome: Outcome) -> Slot {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "opening_tests.rs"]
+mod tests;

@@ -9,18 +9,22 @@
 //!   promised anything, so the replica may say so, and the cluster can give it up;
 //! * anything that contradicts this order is a disk that lied: *damaged*.
 //!
+//! *Stale* is what the superblock excludes: an op above its head of a view below its `log_view` was
+//! cut when the log of that view was taken over. It proves nothing about the end of the log, and
+//! where it is found whole it is dropped.
+//!
 //! Each row of [`TABLE`] says for which values of the columns it stands, what a replica with peers
 //! decides, and what a lone one does, which has nobody to ask.
 //!
 //! **Invariants:** every case matches exactly one row; a slot whose acknowledged prepare is damaged
 //! is never empty; a prepare that was not found whole never appears.
 //!
-//! **Not here:** views. A prepare of a view that the superblock excludes may be found whole here.
+//! **Not here:** which of two prepares of an op below the superblock's head belongs to the log.
 
 use super::Geometry;
 use super::slot::{Redundant, Stored};
 use crate::constants::JOURNAL_WRITES_MAX;
-use crate::wire::{ClusterId, Header, Op, Prepare};
+use crate::wire::{ClusterId, Header, Op, Prepare, View};
 
 /// Column: the entry of the headers ring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,7 +78,7 @@ pub struct Case {
     pub relation: Relation,
     /// One of them is of an op that the checkpoint does not permit yet.
     pub beyond: bool,
-    /// No valid header in either ring is of a higher op than the whole prepare.
+    /// The whole prepare is not stale, and no header in either ring that is not is of a higher op.
     pub newest: bool,
 }
 
@@ -116,7 +120,6 @@ const NO: &[bool] = &[false];
 const YES: &[bool] = &[true];
 const ALL_ENTRIES: &[Entry] =
     &[Entry::Bad, Entry::Invalidated, Entry::Formatted, Entry::Truncated, Entry::Header];
-const ALL_BODIES: &[Body] = &[Body::Bad, Body::Formatted, Body::Whole];
 const ALL_RELATIONS: &[Relation] =
     &[Relation::None, Relation::Same, Relation::Older, Relation::Newer, Relation::Other];
 const DIFFERENT: &[Relation] = &[Relation::Older, Relation::Newer, Relation::Other];
@@ -230,7 +233,8 @@ pub enum Outcome {
     Empty,
     /// Empty; the formatted marker is to be written.
     Reset,
-    /// Empty, although a whole prepare is there: the truncated marker is to be written.
+    /// Empty, although a whole prepare is there, stale or above a torn one: the truncated marker is
+    /// to be written.
     Drop,
     /// Faulty.
     Faulty,
@@ -266,6 +270,10 @@ pub struct Frame {
     pub geometry: Geometry,
     /// The durable checkpoint.
     pub op_checkpoint: Op,
+    /// The op of the superblock's head.
+    pub op_head: Op,
+    /// The superblock's.
+    pub log_view: View,
 }
 
 impl Scanned {
@@ -320,7 +328,7 @@ impl Scanned {
             body,
             relation: self.relation(),
             beyond: beyond(self.entry()) || beyond(self.prepare()),
-            newest: self.prepare().is_some_and(|header| header.op() >= op_newest),
+            newest: self.prepare().is_some_and(|header| header.op() == op_newest),
         }
     }
 }
@@ -330,11 +338,18 @@ impl Frame {
         self.geometry.op_prepare_max(self.op_checkpoint)
     }
 
+    /// Whether the superblock excludes this prepare.
+    fn is_stale(&self, header: &Header<Prepare>) -> bool {
+        header.op() > self.op_head && header.view < self.log_view
+    }
+
     fn rows(&self, slots: &[Scanned]) -> Vec<&'static Row> {
         assert_eq!(slots.len(), self.geometry.journal_slots as usize);
         let headers = slots.iter().flat_map(|slot| [slot.entry(), slot.prepare()]);
-        let op_newest = headers.flatten().map(Header::op).max().unwrap_or(0);
+        let counted = headers.flatten().filter(|header| !self.is_stale(header));
+        let op_newest = counted.map(Header::op).max().unwrap_or(0);
         let op_prepare_max = self.op_prepare_max();
+        assert!(self.op_checkpoint < op_prepare_max);
         slots.iter().map(|slot| slot.case(op_newest, op_prepare_max).row()).collect()
     }
 
@@ -343,7 +358,10 @@ impl Frame {
         let slots = u64::from(self.geometry.journal_slots);
         let base = self.op_checkpoint + 1;
         let distance = (u64::from(slot) + slots - base % slots) % slots;
-        base + distance
+        let op = base + distance;
+        assert!(op <= self.op_prepare_max());
+        assert_eq!(self.geometry.slot(op), slot);
+        op
     }
 
     /// Judges all slots of a replica that has peers.
@@ -357,17 +375,50 @@ impl Frame {
         // below it. More than can be in flight cannot have been torn by one crash.
         let certain = !range.clone().any(|op| decision(op) == Decision::Damaged)
             && torn.len() <= JOURNAL_WRITES_MAX as usize;
-        let cut_torn = if certain { torn } else { Vec::new() };
+        let mut cut_torn = if certain { torn } else { Vec::new() };
         let mut outcomes: Vec<Outcome> =
             rows.iter().map(|row| outcome(row.many, Outcome::Faulty)).collect();
         for op in &cut_torn {
             outcomes[self.geometry.slot(*op) as usize] = Outcome::Empty;
         }
+        for (slot, outcome) in slots.iter().zip(&mut outcomes) {
+            let is_in_log = matches!(outcome, Outcome::Keep | Outcome::Fix);
+            if is_in_log && slot.prepare().is_some_and(|prepare| self.is_stale(prepare)) {
+                *outcome = Outcome::Drop;
+            }
+        }
+        // With their headers written, the whole prepares above a torn one would make it look like
+        // damage inside of the log the next time. They were not acknowledged, and their bodies
+        // stay.
+        if let Some(op_torn) = cut_torn.first() {
+            for op in op_torn + 1..=self.op_prepare_max() {
+                let slot = self.geometry.slot(op) as usize;
+                let prepare = slots[slot].prepare().filter(|prepare| prepare.op() == op);
+                if outcomes[slot] == Outcome::Fix && prepare.is_some() {
+                    outcomes[slot] = Outcome::Drop;
+                    cut_torn.push(op);
+                }
+            }
+            cut_torn.sort_unstable();
+        }
+        self.assert_cut(&outcomes, &cut_torn, op_trusted);
         Recovery { outcomes, cut_torn }
     }
 
-    /// Judges all slots of a lone replica. Its log ends where the hash chain of whole prepares ends,
-    /// and that must not be below what the headers ring proves.
+    /// What is cut lies above everything that is known to have been complete, and is gone.
+    fn assert_cut(&self, outcomes: &[Outcome], cut_torn: &[Op], op_trusted: Op) {
+        assert_eq!(outcomes.len(), self.geometry.journal_slots as usize);
+        assert!(cut_torn.is_sorted());
+        for op in cut_torn {
+            assert!(*op > op_trusted);
+            assert!(*op <= self.op_prepare_max());
+            let outcome = outcomes[self.geometry.slot(*op) as usize];
+            assert!(matches!(outcome, Outcome::Empty | Outcome::Drop | Outcome::Reset));
+        }
+    }
+
+    /// Judges all slots of a lone replica. Its log ends where the hash chain of whole prepares
+    /// ends, and that must not be below what the headers ring proves.
     ///
     /// # Errors
     /// Something that may have been acknowledged is damaged.
@@ -395,7 +446,7 @@ impl Frame {
             let found = slots[slot as usize].prepare().filter(|prepare| prepare.op() == op);
             let next = found.filter(|prepare| {
                 let linked = previous.is_none_or(|last| prepare.parent_id() == last.id());
-                is_in_log && linked && op_end.is_none()
+                is_in_log && linked && op_end.is_none() && !self.is_stale(prepare)
             });
             match next {
                 Some(prepare) => previous = Some(*prepare),
@@ -419,20 +470,24 @@ impl Frame {
                 }
             }
         }
+        self.assert_cut(&outcomes, &cut_torn, op_trusted);
+        assert!(!outcomes.contains(&Outcome::Faulty), "a lone replica has no faults");
         Ok(Recovery { outcomes, cut_torn })
     }
 
     /// The highest op that the headers ring proves to have been complete. Where the ring is bad
     /// (`rows` of a lone replica) the whole prepare beneath counts: it may have been.
     fn op_trusted(&self, slots: &[Scanned], rows: &[&Row]) -> Op {
-        let entries = slots.iter().filter_map(Scanned::entry).map(Header::op);
+        let entries = slots.iter().filter_map(Scanned::entry);
         let beneath = slots
             .iter()
             .zip(rows)
             .filter(|(slot, _)| matches!(slot.redundant, None | Some(Redundant::Invalidated)))
-            .filter_map(|(slot, _)| slot.prepare().map(Header::op));
+            .filter_map(|(slot, _)| slot.prepare());
         entries
             .chain(beneath)
+            .filter(|header| !self.is_stale(header))
+            .map(Header::op)
             .filter(|op| *op <= self.op_prepare_max())
             .max()
             .unwrap_or(0)
@@ -461,3 +516,7 @@ fn outcome(decision: Decision, torn: Outcome) -> Outcome {
         Decision::Damaged => Outcome::Faulty,
     }
 }
+
+#[cfg(test)]
+#[path = "recovery_tests.rs"]
+mod tests;

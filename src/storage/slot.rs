@@ -15,8 +15,8 @@
 //! | invalidated | something was here and nobody here can say what | a sector write while faulty |
 //! | truncated | the prepare `id` that may lie here does not count any more | truncation |
 //!
-//! A slot of the prepares ring begins with the `formatted` marker (and zeros to the end of its first
-//! sector), or with a prepare, padded with zeros to whole sectors.
+//! A slot of the prepares ring begins with the `formatted` marker (and zeros to the end of its
+//! first sector), or with a prepare, padded with zeros to whole sectors.
 //!
 //! **Invariants:** decoding is total; a marker never decodes as a header (its protocol is 0) nor a
 //! header as a marker; what belongs to another slot or another cluster is bad, so a misdirected
@@ -105,6 +105,7 @@ impl Redundant {
         bytes[56..60].copy_from_slice(&id.view.0.to_le_bytes());
         bytes[60..64].copy_from_slice(&id.checksum.to_le_bytes());
         bytes[64..68].copy_from_slice(&id.checksum_body.to_le_bytes());
+        assert_ne!(kind, 0);
         let checksum = crc32c::crc32c(&bytes[4..]);
         bytes[0..4].copy_from_slice(&checksum.to_le_bytes());
         bytes
@@ -175,6 +176,8 @@ impl Stored {
 
 /// Whether body and padding in `sectors`, which begin with the valid `header`, are right.
 fn body_is_whole(header: &Header<Prepare>, sectors: &[u8]) -> bool {
+    assert!(sectors.len() >= header.size as usize);
+    assert!(sectors.len().is_multiple_of(SECTOR_SIZE as usize));
     let (message, padding) = sectors.split_at(header.size as usize);
     let body = &message[HEADER_SIZE as usize..];
     is_zero(padding) && crc32c::crc32c(body) == header.checksum_body
@@ -202,4 +205,93 @@ pub(super) fn is_zero(bytes: &[u8]) -> bool {
     let (chunks, rest) = bytes.as_chunks::<16>();
     chunks.iter().all(|chunk| u128::from_ne_bytes(*chunk) == 0)
         && rest.iter().all(|byte| *byte == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stdx::Prng;
+    use crate::wire::{Author, Invalid, ReplicaIndex};
+
+    const CLUSTER: ClusterId = ClusterId(11);
+
+    fn place(slot: u32) -> Place {
+        Place { cluster: CLUSTER, geometry: Geometry::default(), slot }
+    }
+
+    fn message(op: Op, body: &[u8]) -> Message {
+        let author =
+            Author { cluster: CLUSTER, view: View(3), replica: ReplicaIndex(1), incarnation: 5 };
+        let command = Prepare { op, commit: op - 1, entry_count: 1, ..Prepare::default() };
+        Message::new(&author, command, body)
+    }
+
+    #[test]
+    fn entries_encode_and_decode_in_their_own_slot_alone() {
+        let header = message(1029, &[1; 90]).prepare_header();
+        let entries = [
+            Redundant::Formatted,
+            Redundant::Invalidated,
+            Redundant::Truncated(PrepareId::default()),
+            Redundant::Truncated(header.id()),
+            Redundant::Header(header),
+        ];
+        let mut prng = Prng::from_seed(1);
+        for entry in entries {
+            let bytes = entry.encode(CLUSTER, 5);
+            assert_eq!(Redundant::decode(&bytes, &place(5)), Some(entry));
+            assert_eq!(Redundant::decode(&bytes, &place(6)), None);
+            let elsewhere = Place { cluster: ClusterId(12), ..place(5) };
+            assert_eq!(Redundant::decode(&bytes, &elsewhere), None);
+            for _ in 0..200 {
+                let mut damaged = bytes;
+                let bit = prng.index(128 * 8);
+                damaged[bit / 8] ^= 1 << (bit % 8);
+                assert_eq!(Redundant::decode(&damaged, &place(5)), None, "bit {bit}");
+            }
+        }
+        assert_eq!(Redundant::decode(&[0; 128], &place(0)), None);
+    }
+
+    #[test]
+    fn a_marker_is_never_a_header() {
+        for slot in [0, 1, 5, 0x0002_0001] {
+            let bytes = Redundant::Formatted.encode(CLUSTER, slot);
+            assert_eq!(Header::decode(&bytes), Err(Invalid::Protocol(0)));
+        }
+    }
+
+    #[test]
+    fn a_slot_is_judged_by_all_that_was_read_of_it() {
+        let message = message(5, &[7; 5000]);
+        let header = message.prepare_header();
+        let mut sectors = message.sectors().to_vec();
+        let whole = Stored::Prepare { header, whole: true };
+        assert_eq!(Stored::decode(&sectors, &[], &place(5)), whole);
+        assert_eq!(Stored::decode(&sectors, &[], &place(6)), Stored::Bad);
+        let head = Stored::Prepare { header, whole: false };
+        assert_eq!(Stored::decode(&sectors[..4096], &[], &place(5)), head);
+        assert_eq!(
+            Stored::decode(&sectors, std::slice::from_ref(&(4096..8192)), &place(5)),
+            Stored::Bad
+        );
+        sectors.resize(12288, 1);
+        let beyond = 8192..12288;
+        assert_eq!(Stored::decode(&sectors, &[beyond], &place(5)), whole, "not of this prepare");
+        for byte in [0, 127, 128, 5127, 5128, 8191] {
+            let mut damaged = sectors.clone();
+            damaged[byte] ^= 0x10;
+            assert_eq!(Stored::decode(&damaged, &[], &place(5)), Stored::Bad, "byte {byte}");
+        }
+    }
+
+    #[test]
+    fn a_formatted_slot_is_zero_to_the_end_of_its_sector() {
+        let sector = formatted_sector(CLUSTER, 5);
+        assert_eq!(Stored::decode(sector.as_ref(), &[], &place(5)), Stored::Formatted);
+        assert_eq!(Stored::decode(sector.as_ref(), &[], &place(4)), Stored::Bad);
+        let mut bytes = sector.as_ref().to_vec();
+        bytes[4095] = 1;
+        assert_eq!(Stored::decode(&bytes, &[], &place(5)), Stored::Bad);
+    }
 }

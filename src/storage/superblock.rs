@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   write(state) ──► write copy 0 ─► 1 ─► 2 ─► 3 ──► read copy 0 ─► 1 ─► 2 ─► 3 ──► durable
-//!                    (one after the other)           (and compare all bytes)   3 of 4 equal, or dead
+//!                    (one after the other)          (comparing all bytes)  3 of 4 equal, or dead
 //! ```
 //!
 //! Copies are written one after the other, since writes that are in one device together can be torn
@@ -13,8 +13,8 @@
 //! least three, so one that rots afterwards is never missed. If no sequence has two, and exactly
 //! two copies are valid, one the direct successor of the other, an update of a superblock with one
 //! rotten copy was interrupted: the successor is taken. It cannot be too old, because any completed
-//! update after it would have left at most one copy of something else; and not too new, because what
-//! a replica wanted to promise and did not tell anybody may be promised.
+//! update after it would have left at most one copy of something else; and not too new, because
+//! what a replica wanted to promise and did not tell anybody may be promised.
 //!
 //! **Invariants:** [`Superblock::state`] is durable on at least three copies; at most one update is
 //! under way; `sequence` grows by one with each; a state never regresses.
@@ -76,8 +76,8 @@ pub struct SuperblockState {
     pub commit_max: Op,
     /// The op of the newest checkpoint.
     pub op_checkpoint: Op,
-    /// The table of incarnations, and the headers of the last `do_view_change` (`log_view` < `view`)
-    /// or `start_view` (equal). At format: the root's header and an empty table.
+    /// The table of incarnations, and the headers of the last `do_view_change` (`log_view` <
+    /// `view`) or `start_view` (equal). At format: the root's header and an empty table.
     pub head: HeaderSet,
 }
 

@@ -462,7 +462,8 @@ impl Cluster {
 
     #[track_caller]
     pub(crate) fn status(&self) -> Status {
-        let finished = self.vsr(&["status", "--json"]);
+        // Replicas that are down are waited for: not for the default's full second each time.
+        let finished = self.vsr(&["status", "--json", "--timeout=300ms"]);
         assert!(matches!(finished.status, Some(0 | 3)), "{finished:#?}");
         let status = Status::parse(&finished.json());
         assert_eq!(status.replicas.len(), self.replica_count(), "{finished:#?}");
