@@ -7,8 +7,8 @@
 //!   replica 2    1 ──   (restarted) 1 ── 2
 //! ```
 //!
-//! **Invariants:** a link that contradicts the chain never becomes part of it, so that one replica's
-//! error is not reported of all others.
+//! **Invariants:** a link that contradicts the chain never becomes part of it, so that the error of
+//! one replica is not reported of all others.
 //!
 //! **Not here:** what the ops did (`digests`, and the checks of histories).
 
@@ -35,21 +35,9 @@ impl Commits {
         }
     }
 
-    /// The process ended: its executor begins again before op 1.
+    /// The process ended: the executor of the next one begins before op 1.
     pub(super) fn on_restart(&mut self, replica: u8) {
         self.executed[usize::from(replica)] = 0;
-    }
-
-    /// The executor took over a state that includes all ops up to `op`.
-    pub(super) fn on_state_loaded(&mut self, replica: u8, op: Op) -> Result<(), String> {
-        self.compared += 1;
-        let result = if op <= self.chain.len() as u64 {
-            Ok(())
-        } else {
-            Err(format!("replica {replica} loaded a state of op {op}, which nobody executed"))
-        };
-        self.executed[usize::from(replica)] = op;
-        self.failure.note(result)
     }
 
     pub(super) fn on_commit(&mut self, replica: u8, commit: &Commit) -> Result<(), String> {
@@ -120,5 +108,80 @@ impl Commits {
             vacuous: self.compared == 0,
             failure: self.failure.get(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vsr::wire::{Parent, View};
+
+    fn id(op: Op, checksum: u32) -> PrepareId {
+        PrepareId { op, view: View(3), checksum, checksum_body: 0 }
+    }
+
+    fn commit(op: Op) -> Commit {
+        let checksum = u32::try_from(op).unwrap();
+        let parent = if op == 1 { Parent::default() } else { id(op - 1, checksum - 1).as_parent() };
+        Commit { op, id: id(op, checksum), parent, digest: None }
+    }
+
+    fn state(commit_min: Op) -> ReplicaState {
+        ReplicaState { commit_min, ..ReplicaState::default() }
+    }
+
+    /// Replica 0 has executed ops 1 to 4, replica 1 ops 1 to 2.
+    fn commits() -> Commits {
+        let mut commits = Commits::new(2);
+        (1..=4).for_each(|op| commits.on_commit(0, &commit(op)).unwrap());
+        (1..=2).for_each(|op| commits.on_commit(1, &commit(op)).unwrap());
+        commits
+    }
+
+    #[test]
+    fn one_chain_passes() {
+        let mut commits = commits();
+        commits.on_state(1, &state(2)).unwrap();
+        commits.on_restart(0);
+        commits.on_state(0, &state(0)).unwrap();
+        (1..=5).for_each(|op| commits.on_commit(0, &commit(op)).unwrap());
+        let report = commits.report();
+        // Parents: 3, 1, 4. Known ops: 2, 4.
+        assert_eq!((report.compared, report.vacuous, report.failure), (14, false, None));
+        assert!(Commits::new(3).report().vacuous);
+    }
+
+    #[test]
+    fn what_contradicts_the_chain_is_told() {
+        let wrong = |commit: Commit, reason: &str| {
+            let mut commits = commits();
+            let error = commits.on_commit(1, &commit).unwrap_err();
+            assert!(error.contains(reason), "{error}");
+            assert_eq!(commits.report().failure, Some(error));
+        };
+        let three = commit(3);
+        wrong(Commit { id: id(3, 33), ..three }, "where");
+        wrong(Commit { id: PrepareId { view: View(4), ..three.id }, ..three }, "where");
+        wrong(Commit { id: PrepareId { view: View(2), ..three.id }, ..three }, "older view");
+        wrong(Commit { id: id(4, 3), ..three }, "with a prepare of");
+        wrong(Commit { parent: Parent::default(), ..three }, "parent");
+        wrong(commit(4), "where 3 is next");
+        wrong(commit(2), "where 3 is next");
+    }
+
+    #[test]
+    fn a_restart_begins_at_op_1_and_executes_the_same() {
+        let mut commits = commits();
+        commits.on_restart(1);
+        assert!(commits.on_commit(1, &commit(3)).is_err());
+        let mut commits = self::commits();
+        commits.on_restart(1);
+        assert!(commits.on_commit(1, &Commit { id: id(1, 7), ..commit(1) }).is_err());
+    }
+
+    #[test]
+    fn what_is_said_and_what_was_seen_agree() {
+        assert!(commits().on_state(0, &state(5)).is_err());
+        assert!(commits().on_state(0, &state(3)).is_err());
     }
 }

@@ -58,3 +58,32 @@ impl Digests {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_digests_pass_and_others_do_not() {
+        let mut digests = Digests::new(3);
+        assert!(digests.report().vacuous);
+        digests.on_digest(0, 1, 10).unwrap();
+        assert!(digests.report().vacuous, "nobody to compare with");
+        digests.on_digest(0, 2, 20).unwrap();
+        digests.on_digest(1, 2, 20).unwrap();
+        assert_eq!((digests.report().compared, digests.report().vacuous), (1, false));
+        // Also of an earlier life of the same replica.
+        assert!(digests.on_digest(0, 1, 11).is_err());
+        let error = digests.on_digest(2, 2, 21).unwrap_err();
+        assert!(error.contains("replica 2") && error.contains("replica 0"), "{error}");
+        assert!(digests.report().failure.is_some());
+    }
+
+    #[test]
+    fn a_single_replica_need_not_compare() {
+        let mut digests = Digests::new(1);
+        assert!(digests.report().vacuous);
+        digests.on_digest(0, 1, 10).unwrap();
+        assert!(!digests.report().vacuous);
+    }
+}

@@ -10,12 +10,12 @@
 //!   by          done     done     hole     done     hole     unknown, its record was seen
 //! ```
 //!
-//! A result is compared with the last known write before it. Where that does not fit, a hole between
-//! the two must explain it, by an unknown call that can have made the difference. A record that was
-//! seen needs no such grace: it is in the table itself.
+//! A result is compared with the last known write before it. Where that does not fit, a hole
+//! between the two must explain it, by an unknown call that can have made the difference. A record
+//! that was seen needs no such grace: it is in the table itself.
 //!
-//! **Invariants:** a revision has one effect; an unknown call has at most one; the table never holds
-//! what contradicts it: the first contradiction is kept beside it.
+//! **Invariants:** a revision has one effect; an unknown call has at most one; the table never
+//! holds what contradicts it: the first contradiction is kept beside it.
 //!
 //! **Not here:** which holes explain what all at once (`linearizability` is exact, key by key).
 

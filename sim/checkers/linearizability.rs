@@ -228,7 +228,9 @@ fn steps_by_key<'a>(
             keys.entry(key).or_default().push_call(index, entry);
         }
         if let Some(Observed::Scan { rows, .. }) = entry.done().map(|done| &done.observed) {
-            rows.iter().for_each(|row| drop(keys.entry(&row.key).or_default()));
+            for row in rows {
+                keys.entry(&row.key).or_default();
+            }
         }
     }
     let end = finals.iter().max_by_key(|state| state.op);
@@ -498,3 +500,7 @@ impl Kind {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "linearizability_tests.rs"]
+mod tests;

@@ -34,7 +34,7 @@ mod monotonic;
 mod order;
 mod replies;
 
-pub(crate) use call::{Call, CallResult, Current, Done, Observed, Record, Row};
+pub(crate) use call::{Call, CallResult, Observed, Record, Row};
 
 use commits::Commits;
 use digests::Digests;
@@ -43,6 +43,9 @@ use history::History;
 use monotonic::Monotonic;
 use replies::Replies;
 use vsr::wire::{Message, Op, Parent, PrepareId, View};
+
+/// The most characters of a byte string in a message.
+const TEXT_CHARS_MAX: usize = 40;
 
 /// All checkers of one run.
 #[derive(Debug)]
@@ -155,16 +158,6 @@ impl Checkers {
         self.monotonic.on_restart(replica);
     }
 
-    /// The replica's executor took over a state that includes all ops up to `op`, from a checkpoint:
-    /// the next op to be executed is the one after.
-    ///
-    /// # Errors
-    /// If nobody has executed that op.
-    pub(crate) fn on_state_loaded(&mut self, replica: u8, op: Op) -> Result<(), String> {
-        assert!(replica < self.replica_count);
-        self.commits.on_state_loaded(replica, op)
-    }
-
     /// The replica is in this state after a turn. Also right after it was opened.
     ///
     /// # Errors
@@ -177,8 +170,8 @@ impl Checkers {
 
     /// The replica handed a message to the network that says it takes part in `view`: any message
     /// between replicas whose header has `view`, but those that pass on what others wrote (prepare,
-    /// request). It must be durable by the next [`Checkers::on_state`], and a restarted replica must
-    /// still know it. Optional.
+    /// request). It must be durable by the next [`Checkers::on_state`], and a restarted replica
+    /// must still know it.
     pub(crate) fn on_view_spoken(&mut self, replica: u8, view: View) {
         assert!(replica < self.replica_count);
         self.monotonic.on_view_spoken(replica, view);
@@ -192,8 +185,8 @@ impl Checkers {
         self.replies.on_reply(message)
     }
 
-    /// A client is about to ask. It has no other call open. `time` (ns) is for messages: what counts
-    /// is the order in which `on_invoke` and `on_return` are called.
+    /// A client is about to ask. It has no other call open. `time` (ns) is for messages: what
+    /// counts is the order in which `on_invoke` and `on_return` are called.
     pub(crate) fn on_invoke(&mut self, client: u64, time: u64, call: Call) {
         self.history.on_invoke(client, time, call);
     }
@@ -207,7 +200,7 @@ impl Checkers {
     pub(crate) fn finish(&mut self, finals: &[FinalState]) -> Vec<CheckerReport> {
         assert!(finals.iter().all(|state| state.replica < self.replica_count));
         let effects = Effects::new(&self.history, finals);
-        vec![
+        let mut reports = vec![
             self.commits.report(),
             self.digests.report(),
             self.monotonic.report(),
@@ -216,8 +209,35 @@ impl Checkers {
             linearizability::report(&self.history, finals),
             acknowledged::report(&self.history, &effects, finals),
             at_most_once::report(&self.history, &effects, finals),
-        ]
+        ];
+        for report in &mut reports {
+            report.failure = report.failure.take().map(|reason| shorten(&reason));
+        }
+        reports
     }
+}
+
+/// The message with its longest byte strings cut: a value may be as long as a message of the
+/// protocol, and what tells it from others is at its beginning.
+fn shorten(message: &str) -> String {
+    let mut short = String::new();
+    let mut size = None;
+    let mut escaped = false;
+    for c in message.chars() {
+        let quote = c == '"' && !escaped;
+        escaped = c == '\\' && !escaped;
+        size = match size {
+            None if quote => Some(0),
+            Some(_) if quote => None,
+            size => size.map(|size: usize| size + 1),
+        };
+        match size {
+            Some(size) if size > TEXT_CHARS_MAX => {}
+            Some(TEXT_CHARS_MAX) => short.push('…'),
+            _ => short.push(c),
+        }
+    }
+    short
 }
 
 impl FirstFailure {

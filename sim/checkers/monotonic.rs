@@ -127,3 +127,97 @@ fn between(before: &ReplicaState, after: &ReplicaState) -> Option<&'static str> 
 fn broken(rules: &[(bool, &'static str)]) -> Option<&'static str> {
     rules.iter().find(|(holds, _)| !holds).map(|(_, reason)| *reason)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state() -> ReplicaState {
+        ReplicaState {
+            view: View(5),
+            log_view: View(4),
+            op: 30,
+            commit_min: 10,
+            commit_max: 20,
+            view_durable: Some(View(5)),
+            log_view_durable: Some(View(3)),
+        }
+    }
+
+    /// Whether `after` passes behind [`state`], in the same life or the next.
+    fn check(restart: bool, after: &ReplicaState) -> Result<(), String> {
+        let mut monotonic = Monotonic::new(2);
+        monotonic.on_view_spoken(0, View(5));
+        monotonic.on_state(0, &state()).unwrap();
+        if restart {
+            monotonic.on_restart(0);
+        }
+        let result = monotonic.on_state(0, after);
+        assert_eq!(monotonic.report().compared, 2);
+        assert_eq!(monotonic.report().failure, result.clone().err());
+        // Another replica is another matter.
+        monotonic.on_state(1, &ReplicaState::default()).unwrap();
+        result
+    }
+
+    #[test]
+    fn what_grows_passes() {
+        assert!(Monotonic::new(1).report().vacuous);
+        check(false, &state()).unwrap();
+        let view = View(6);
+        check(false, &ReplicaState { view, log_view: view, op: 25, ..state() }).unwrap();
+        let after = ReplicaState {
+            commit_min: 0,
+            commit_max: 0,
+            op: 0,
+            log_view: View(3),
+            view_durable: None,
+            log_view_durable: None,
+            ..state()
+        };
+        check(true, &after).unwrap();
+    }
+
+    #[test]
+    fn what_goes_back_does_not() {
+        let wrong = [
+            ReplicaState { view: View(4), view_durable: None, ..state() },
+            ReplicaState { log_view: View(3), ..state() },
+            ReplicaState { commit_min: 9, ..state() },
+            ReplicaState { commit_max: 19, ..state() },
+            ReplicaState { view_durable: Some(View(4)), ..state() },
+            ReplicaState { log_view_durable: Some(View(2)), ..state() },
+        ];
+        wrong.iter().for_each(|state| assert!(check(false, state).is_err(), "{state:?}"));
+        let wrong = [
+            ReplicaState { view: View(4), view_durable: None, ..state() },
+            ReplicaState { log_view: View(2), log_view_durable: None, ..state() },
+        ];
+        wrong.iter().for_each(|state| assert!(check(true, state).is_err(), "{state:?}"));
+    }
+
+    #[test]
+    fn what_does_not_fit_together_does_not() {
+        let wrong = [
+            ReplicaState { log_view: View(6), ..state() },
+            ReplicaState { commit_max: 9, ..state() },
+            ReplicaState { op: 9, ..state() },
+            ReplicaState { view_durable: Some(View(6)), ..state() },
+            ReplicaState { log_view_durable: Some(View(5)), ..state() },
+        ];
+        for state in &wrong {
+            assert!(Monotonic::new(1).on_state(0, state).is_err(), "{state:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_spoken_is_durable_and_remembered() {
+        let mut monotonic = Monotonic::new(1);
+        monotonic.on_view_spoken(0, View(6));
+        assert!(monotonic.on_state(0, &ReplicaState { view: View(6), ..state() }).is_err());
+        let mut monotonic = Monotonic::new(1);
+        monotonic.on_view_spoken(0, View(6));
+        monotonic.on_restart(0);
+        assert!(monotonic.on_state(0, &ReplicaState { view_durable: None, ..state() }).is_err());
+    }
+}

@@ -47,7 +47,7 @@ impl Replies {
             Ok(())
         } else {
             Err(format!(
-                "replica {} answers a request anew: {reply:?} ({} bytes) after {known:?} ({} bytes)",
+                "replica {} answers anew: {reply:?} ({} bytes) after {known:?} ({} bytes)",
                 message.header().replica,
                 message.body().len(),
                 body.len()
@@ -65,5 +65,77 @@ impl Replies {
             vacuous: self.replies.is_empty(),
             failure: self.failure.get(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vsr::wire::{Author, ClusterId, PingClient, ReplicaIndex, View};
+
+    fn reply() -> Reply {
+        Reply {
+            client: ClientId(7),
+            session: 3,
+            request: 2,
+            op: 9,
+            timestamp: 100,
+            request_checksum: 1,
+            result: 0,
+            operation: Operation::Apply as u8,
+        }
+    }
+
+    fn message(replica: u8, reply: Reply, body: &[u8]) -> Message {
+        let (cluster, view) = (ClusterId(0), View(u32::from(replica)));
+        let author = Author { cluster, view, replica: ReplicaIndex(replica), incarnation: 0 };
+        Message::new(&author, reply, body)
+    }
+
+    #[test]
+    fn the_same_reply_passes_whoever_sends_it() {
+        let mut replies = Replies::default();
+        assert!(replies.report().vacuous);
+        replies.on_reply(&message(0, reply(), b"a")).unwrap();
+        assert_eq!((replies.report().compared, replies.report().vacuous), (0, false));
+        replies.on_reply(&message(2, reply(), b"a")).unwrap();
+        replies.on_reply(&message(2, Reply { request: 3, ..reply() }, b"b")).unwrap();
+        replies.on_reply(&message(2, Reply { session: 8, ..reply() }, b"b")).unwrap();
+        replies.on_reply(&message(2, Reply { client: ClientId(8), ..reply() }, b"b")).unwrap();
+        assert_eq!((replies.report().compared, replies.report().failure), (1, None));
+    }
+
+    #[test]
+    fn another_reply_does_not() {
+        let wrong = |other: Reply, body: &[u8]| {
+            let mut replies = Replies::default();
+            replies.on_reply(&message(0, reply(), b"a")).unwrap();
+            let error = replies.on_reply(&message(1, other, body)).unwrap_err();
+            assert_eq!(replies.report().failure, Some(error));
+        };
+        wrong(reply(), b"b");
+        wrong(reply(), b"aa");
+        wrong(Reply { op: 10, ..reply() }, b"a");
+        wrong(Reply { timestamp: 101, ..reply() }, b"a");
+        wrong(Reply { request_checksum: 2, ..reply() }, b"a");
+        wrong(Reply { result: 1, ..reply() }, b"a");
+        wrong(Reply { operation: Operation::Deregister as u8, ..reply() }, b"a");
+    }
+
+    #[test]
+    fn what_is_not_stored_may_differ() {
+        let mut replies = Replies::default();
+        let query = Reply { session: 0, operation: Operation::Query as u8, ..reply() };
+        replies.on_reply(&message(0, query, b"a")).unwrap();
+        replies.on_reply(&message(0, query, b"b")).unwrap();
+        let register = Reply { request: 0, operation: Operation::Register as u8, ..reply() };
+        replies.on_reply(&message(0, register, b"")).unwrap();
+        replies.on_reply(&message(0, Reply { timestamp: 200, ..register }, b"")).unwrap();
+        assert!(replies.on_reply(&message(0, Reply { op: 10, ..register }, b"")).is_err());
+        let (cluster, view, replica) = (ClusterId(0), View(0), ReplicaIndex(0));
+        let author = Author { cluster, view, replica, incarnation: 0 };
+        let ping = PingClient { client: ClientId(7), timestamp_monotonic: 1 };
+        let other = Message::new(&author, ping, b"");
+        replies.on_reply(&other).unwrap();
     }
 }
