@@ -675,7 +675,6 @@ fn hear(
         }
         _ => {
             if is_to_replica {
-                log::trace!("replica {from} says {}", header.command.name());
                 checkers.on_view_spoken(from, header.view);
             }
             Ok(())

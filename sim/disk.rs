@@ -235,11 +235,6 @@ impl Disk {
         scheduler.after(delay, What::Disk { process, life, operation: id });
     }
 
-    /// How many operations are in flight.
-    pub(crate) fn in_flight(&self) -> usize {
-        self.in_flight.len()
-    }
-
     // ---- what becomes of them
 
     /// The operation is done.

@@ -18,9 +18,6 @@ const EXPONENTIAL: [u64; 64] = [
 pub(crate) struct Ppm(pub(crate) u32);
 
 impl Ppm {
-    /// Never.
-    pub(crate) const NEVER: Self = Self(0);
-
     /// Whether it happens this time. Draws nothing if it never does.
     pub(crate) fn happens(self, prng: &mut Prng) -> bool {
         self.0 > 0 && prng.chance(Ratio::new(self.0, 1_000_000))
@@ -63,7 +60,7 @@ mod tests {
     #[test]
     fn never_draws_nothing() {
         let (mut a, mut b) = (Prng::from_seed(1), Prng::from_seed(1));
-        assert!(!Ppm::NEVER.happens(&mut a));
+        assert!(!Ppm(0).happens(&mut a));
         assert_eq!(a.next_u64(), b.next_u64());
         assert!(Ppm(1_000_000).happens(&mut a));
     }

@@ -51,7 +51,6 @@ pub(crate) enum Failure {
 #[derive(Debug)]
 pub(crate) struct Outcome {
     pub(crate) seed: u64,
-    pub(crate) options: Options,
     pub(crate) hash: u64,
     pub(crate) events: u64,
     /// Virtual, ns.
@@ -169,7 +168,6 @@ fn outcome(
     let world = cluster.world.borrow();
     Outcome {
         seed,
-        options: cluster.options.clone(),
         hash: world.scheduler.trace.hash(),
         events: world.scheduler.trace.events(),
         time: world.scheduler.now(),
