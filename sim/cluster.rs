@@ -57,6 +57,8 @@ struct ReplicaSlot {
     restart_at: u64,
     /// It is never started again.
     is_abandoned: bool,
+    /// It knows, durably, that the cluster was born with it.
+    is_member: bool,
     /// What was last noted of it.
     noted: (u64, u64, u64, u64),
 }
@@ -161,6 +163,7 @@ impl Cluster {
             server: None,
             restart_at: 0,
             is_abandoned: false,
+            is_member: false,
             noted: (0, 0, 0, 0),
         });
         let clients = (replicas..processes).map(|process| {
@@ -250,6 +253,8 @@ impl Cluster {
             log_view_durable: Some(replica.log_view_durable()),
         };
         let status = replica.status() as u64;
+        // What is durable stays: a replica that has once known of the birth always will.
+        slot.is_member |= replica.may_vote();
         let noted = (status, u64::from(state.view.0), state.op, state.commit_min);
         let wait = server.wait(vsr::io::IO::monotonic(&mut slot.io));
         let is_news = noted != slot.noted;
@@ -547,8 +552,8 @@ impl Cluster {
     fn choose_core(&mut self) -> Vec<usize> {
         let replicas = self.replicas.len();
         let mut all: Vec<usize> = (0..replicas).collect();
-        // Before the genesis is committed there is no cluster: all of them must meet.
-        if self.committed.len() < 2 {
+        // Before all know of the genesis the cluster is not born: all of them must meet.
+        if !self.replicas.iter().all(|slot| slot.is_member) {
             return all;
         }
         let least = usize::from(self.quorums().view_change);

@@ -111,6 +111,7 @@ fn many(arguments: &Sim, count: u64) -> Result<u8, (u8, String)> {
         excused += u64::from(text.contains("\nexcused "));
         let status = output.status.code().unwrap_or(STATUS_CRASH);
         if status != 0 {
+            eprintln!("\r{status} {last}");
             failed.push((seed, status, last));
         }
         done += 1;

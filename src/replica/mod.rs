@@ -391,7 +391,7 @@ impl Replica {
     }
 
     /// Whether this replica may promise anything: its durable table names it.
-    fn may_vote(&self) -> bool {
+    pub fn may_vote(&self) -> bool {
         self.superblock.state().head.table.names(self.replica, self.incarnation)
     }
 
