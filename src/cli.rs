@@ -34,6 +34,7 @@ Exit status:
   3      unavailable: nothing was done
   4      outcome unknown: it may have been done, or may still be
   10-24  a replica cannot go on; docs/operating.md says why and what to do
+  126-129  sim: vacuous, crash, liveness, correctness; docs/simulator.md says more
 
 Addresses are HOST:PORT, [IPV6]:PORT, or PORT for 127.0.0.1.";
 
@@ -116,6 +117,8 @@ enum RawCommand {
         #[arg(long)]
         keep: bool,
     },
+    /// Run the whole system in a simulated world that breaks everything
+    Sim(RawSim),
     /// Print version, protocol and build
     Version,
 }
@@ -224,6 +227,26 @@ struct RawBenchmark {
     json: bool,
 }
 
+#[derive(Debug, Args)]
+struct RawSim {
+    /// A number, or a commit id of 40 hex digits [default: a random one]
+    #[arg(value_parser = seed)]
+    seed: Option<u64>,
+    /// Run so many seeds, over all cores
+    #[arg(long, value_name = "N", conflicts_with = "seed",
+        value_parser = clap::value_parser!(u64).range(1..))]
+    seeds: Option<u64>,
+    /// The first of them
+    #[arg(long, value_name = "SEED", default_value_t = 1, requires = "seeds")]
+    from: u64,
+    /// Print a line for each event
+    #[arg(long, conflicts_with = "seeds")]
+    log: bool,
+    /// Set a knob that the seed would draw; may be given again for others
+    #[arg(long = "set", value_name = "NAME=VALUE", value_parser = setting)]
+    settings: Vec<(String, u64)>,
+}
+
 /// What is meant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Command {
@@ -237,6 +260,7 @@ pub(crate) enum Command {
     Status { client: Client },
     Benchmark(Benchmark),
     Demo { keep: bool },
+    Sim(Sim),
     Version,
 }
 
@@ -288,6 +312,18 @@ pub(crate) struct Benchmark {
     pub(crate) json: bool,
 }
 
+/// `vsr sim`. Whether a setting names a knob is the simulator's to say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Sim {
+    /// `None`: a random one.
+    pub(crate) seed: Option<u64>,
+    /// Run so many in place of one.
+    pub(crate) seeds: Option<u64>,
+    pub(crate) from: u64,
+    pub(crate) log: bool,
+    pub(crate) settings: Vec<(String, u64)>,
+}
+
 impl Raw {
     /// What is meant by what was typed.
     ///
@@ -320,6 +356,9 @@ impl Raw {
             RawCommand::Status { client } => Command::Status { client: client.valid()? },
             RawCommand::Benchmark(raw) => Command::Benchmark(raw.valid()?),
             RawCommand::Demo { keep } => Command::Demo { keep },
+            RawCommand::Sim(RawSim { seed, seeds, from, log, settings }) => {
+                Command::Sim(Sim { seed, seeds, from, log, settings })
+            }
             RawCommand::Version => Command::Version,
         })
     }
@@ -506,6 +545,20 @@ fn percent(text: &str) -> Result<u32, String> {
         .and_then(|percent| u32::try_from(percent).ok())
         .filter(|percent| *percent <= 100)
         .ok_or_else(|| "write 0% to 100%".into())
+}
+
+/// A decimal number, or a commit id, of which the first 16 digits count.
+fn seed(text: &str) -> Result<u64, String> {
+    let is_commit = text.len() == 40 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let number = if is_commit { u64::from_str_radix(&text[..16], 16) } else { text.parse() };
+    number.map_err(|_| "write a number below 2^64, or a commit id of 40 hex digits".into())
+}
+
+/// `NAME=VALUE`.
+fn setting(text: &str) -> Result<(String, u64), String> {
+    let (name, value) = text.split_once('=').ok_or("write NAME=VALUE")?;
+    let value = value.parse().map_err(|_| format!("{value}: write a number"))?;
+    Ok((name.to_owned(), value))
 }
 
 /// `warn` and the like.

@@ -2,6 +2,8 @@
 
 mod cli;
 mod commands;
+#[path = "../sim/mod.rs"]
+mod sim;
 
 use clap::Parser;
 use std::process::ExitCode;
@@ -11,6 +13,9 @@ fn main() -> ExitCode {
         Ok(command) => command,
         Err(reason) => return fail(&reason, 2),
     };
+    if let cli::Command::Sim(arguments) = &command {
+        return sim::main(arguments);
+    }
     match commands::run(command) {
         Ok(exit) => ExitCode::from(exit.status()),
         Err(failure) if failure.is_silent() => ExitCode::from(failure.status()),

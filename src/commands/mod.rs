@@ -82,6 +82,7 @@ pub(crate) fn run(command: Command) -> Result {
         Command::Status { client } => status::run(&client),
         Command::Benchmark(arguments) => benchmark::run(arguments),
         Command::Demo { keep } => demo::run(keep),
+        Command::Sim(_) => unreachable!("the simulator is no command over a real world"),
         Command::Version => version(),
     }
 }

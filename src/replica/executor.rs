@@ -133,6 +133,11 @@ impl<S: StateMachine> Executor<S> {
         self.op
     }
 
+    /// What the state machine has stored.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
     /// The number of open sessions.
     pub fn sessions_count(&self) -> u32 {
         self.sessions.count()

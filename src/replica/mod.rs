@@ -317,6 +317,31 @@ impl Replica {
         self.commit_max
     }
 
+    /// The view that the data file remembers.
+    pub fn view_durable(&self) -> View {
+        self.superblock.state().view
+    }
+
+    /// The log view that the data file remembers.
+    pub fn log_view_durable(&self) -> View {
+        self.superblock.state().log_view
+    }
+
+    /// How many ops of the log are not durable here, or damaged.
+    pub fn ops_to_repair(&self) -> usize {
+        (1..=self.op).filter(|op| self.journal.is_dirty(*op) || self.journal.is_faulty(*op)).count()
+    }
+
+    /// What it did beyond its daily work since it started.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// The quorums of its cluster.
+    pub fn quorums(&self) -> Quorums {
+        self.quorums
+    }
+
     /// Whether the cluster is known here to have been born with this very file.
     pub fn is_born(&self) -> bool {
         self.table.op > 0
@@ -368,7 +393,7 @@ impl Replica {
     }
 
     /// Whether this replica may promise anything: its durable table names it.
-    fn may_vote(&self) -> bool {
+    pub fn may_vote(&self) -> bool {
         self.superblock.state().head.table.names(self.replica, self.incarnation)
     }
 

@@ -83,6 +83,17 @@ pub struct Server<S: StateMachine> {
     replies: Vec<ClientReply>,
 }
 
+/// Is told of every prepare that a server executes: for whoever must see the log itself.
+pub trait Observer<S: StateMachine> {
+    /// `prepare` has been executed; `executor` is as it left it.
+    fn on_commit(&mut self, prepare: &Message, executor: &Executor<S>);
+}
+
+/// Nobody looks.
+impl<S: StateMachine> Observer<S> for () {
+    fn on_commit(&mut self, _: &Message, _: &Executor<S>) {}
+}
+
 /// What one input may ask of the data file, or send: more is a bug.
 const EFFECTS_MAX: usize = 4096;
 
@@ -132,7 +143,9 @@ impl<S: StateMachine> Server<S> {
             received: Vec::new(),
             replies: Vec::new(),
         };
-        server.drain(io)?;
+        server.drain(io, &mut ())?;
+        // Nothing is executed before its prepare was read, so no observer misses anything.
+        assert_eq!(server.executor.op(), 0);
         Ok(server)
     }
 
@@ -161,15 +174,34 @@ impl<S: StateMachine> Server<S> {
         Ok(())
     }
 
+    /// How long the next [`Server::turn`] may wait for events, at `now` ns on the monotonic clock.
+    pub fn wait(&self, now: u64) -> Duration {
+        if self.more || self.replica.wants_turn() {
+            return Duration::ZERO;
+        }
+        Duration::from_nanos(self.tick_next.saturating_sub(now))
+    }
+
     /// One turn of the loop.
     ///
     /// # Errors
     /// What makes it impossible to go on.
     pub fn turn<I: IO>(&mut self, io: &mut I) -> Result<Turn, Fatal> {
-        let busy = self.more || self.replica.wants_turn();
-        let wait = if busy { 0 } else { self.tick_next.saturating_sub(io.monotonic()) };
+        self.turn_observed(io, &mut ())
+    }
+
+    /// One turn of the loop, of which `observer` is told what it executes.
+    ///
+    /// # Errors
+    /// What makes it impossible to go on.
+    pub fn turn_observed<I: IO, O: Observer<S>>(
+        &mut self,
+        io: &mut I,
+        observer: &mut O,
+    ) -> Result<Turn, Fatal> {
+        let wait = self.wait(io.monotonic());
         let mut events = std::mem::take(&mut self.events);
-        io.run(Duration::from_nanos(wait), &mut events);
+        io.run(wait, &mut events);
         let now = Now { monotonic: io.monotonic(), realtime: io.realtime() };
         self.replica.set_now(now);
         let mut turn = Turn::Continue;
@@ -177,7 +209,7 @@ impl<S: StateMachine> Server<S> {
             if matches!(event, Event::Terminate) {
                 turn = Turn::Terminate;
             }
-            self.on_event(io, event)?;
+            self.on_event(io, event, observer)?;
         }
         self.events = events;
 
@@ -185,24 +217,29 @@ impl<S: StateMachine> Server<S> {
         self.more = self.bus.receive(io, &mut received);
         for Received { message, peer, .. } in received.drain(..) {
             self.on_message(&message, peer);
-            self.drain(io)?;
+            self.drain(io, observer)?;
         }
         self.received = received;
 
         if now.monotonic >= self.tick_next {
             self.replica.on_tick(&mut self.effects);
-            self.drain(io)?;
+            self.drain(io, observer)?;
             self.bus.tick(io);
             self.tick_next = (self.tick_next + TICK_NS).max(now.monotonic + TICK_NS / 2);
         }
         self.replica.on_turn_end(&mut self.effects);
-        self.drain(io)?;
+        self.drain(io, observer)?;
         self.bus.pause_clients(self.replica.is_gathering_full());
         self.bus.flush(io);
         Ok(turn)
     }
 
-    fn on_event<I: IO>(&mut self, io: &mut I, event: Event) -> Result<(), Fatal> {
+    fn on_event<I: IO, O: Observer<S>>(
+        &mut self,
+        io: &mut I,
+        event: Event,
+        observer: &mut O,
+    ) -> Result<(), Fatal> {
         match event {
             Event::Socket { socket, readable, writable } => {
                 self.bus.on_event(io, socket, readable, writable);
@@ -219,7 +256,7 @@ impl<S: StateMachine> Server<S> {
             }
             Event::Terminate => log::info!("{}: asked to end", self.replica),
         }
-        self.drain(io)
+        self.drain(io, observer)
     }
 
     fn on_message(&mut self, message: &Message, peer: Option<Peer>) {
@@ -243,7 +280,7 @@ impl<S: StateMachine> Server<S> {
     }
 
     /// Carries out what the replica wants, until it wants nothing more.
-    fn drain<I: IO>(&mut self, io: &mut I) -> Result<(), Fatal> {
+    fn drain<I: IO, O: Observer<S>>(&mut self, io: &mut I, observer: &mut O) -> Result<(), Fatal> {
         while !self.effects.is_empty() {
             if let Some(fatal) = self.effects.fatal.take() {
                 return Err(fatal);
@@ -265,13 +302,13 @@ impl<S: StateMachine> Server<S> {
                 let _ = self.bus.send(Peer::Client(client), &message);
             }
             if let Some(prepare) = self.effects.commit.take() {
-                self.execute(&prepare);
+                self.execute(&prepare, observer);
             }
         }
         Ok(())
     }
 
-    fn execute(&mut self, prepare: &Message) {
+    fn execute<O: Observer<S>>(&mut self, prepare: &Message, observer: &mut O) {
         let op = prepare.prepare_header().op();
         assert!(self.replies.is_empty());
         match self.executor.commit(prepare, &mut self.replies) {
@@ -279,6 +316,7 @@ impl<S: StateMachine> Server<S> {
             CommitOutcome::Suspended => panic!("a store in memory never suspends"),
         }
         assert_eq!(self.executor.op(), op);
+        observer.on_commit(prepare, &self.executor);
         let mut replies = std::mem::take(&mut self.replies);
         let primary = self.replica.is_primary();
         for reply in replies.drain(..).filter(|_| primary) {

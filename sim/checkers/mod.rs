@@ -1,0 +1,258 @@
+//! The checkers: what must hold of every run, however the world behaves.
+//!
+//! ```text
+//!   driver ── on_commit ──────► commits, digests         the log, as it is executed
+//!          ── on_state ───────► commits, monotonic       the state after each turn
+//!          ── on_restart ─────► commits, monotonic       a process life ends
+//!          ── on_view_spoken ─► monotonic                what others have heard
+//!          ── on_reply ───────► replies                  what replicas send to clients
+//!          ── on_invoke ──┐
+//!          ── on_return ──┴───► history ─┐               what clients asked and were told
+//!          ── finish(finals) ────────────┴─► effects ──► order, linearizability,
+//!                  │                                     acknowledged, at_most_once
+//!                  └──► one CheckerReport for each
+//! ```
+//!
+//! Checks of the log speak at once, with the event that contradicts; checks of histories need all
+//! of it and speak in `finish`. Any failure is kept and appears in the report of its checker.
+//!
+//! **Invariants:** every checker counts what it compared, and says itself whether that was too
+//! little ([`CheckerReport::vacuous`]); nothing depends on the order of a hash table, a clock or a
+//! float.
+//!
+//! **Not here:** making events happen (`sim`); whether a cluster makes progress (liveness).
+
+mod acknowledged;
+mod at_most_once;
+mod call;
+mod commits;
+mod digests;
+mod effects;
+mod history;
+mod linearizability;
+mod monotonic;
+mod order;
+mod replies;
+
+pub(crate) use call::{Call, CallResult, Observed, Record, Row};
+
+use commits::Commits;
+use digests::Digests;
+use effects::Effects;
+use history::History;
+use monotonic::Monotonic;
+use replies::Replies;
+use vsr::wire::{Message, Op, Parent, PrepareId, View};
+
+/// The most characters of a byte string in a message.
+const TEXT_CHARS_MAX: usize = 40;
+
+/// All checkers of one run.
+#[derive(Debug)]
+pub(crate) struct Checkers {
+    replica_count: u8,
+    commits: Commits,
+    digests: Digests,
+    monotonic: Monotonic,
+    replies: Replies,
+    history: History,
+}
+
+/// An op that a replica executed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Commit {
+    /// The executor's op after it.
+    pub(crate) op: Op,
+    /// The identity of the prepare that was executed.
+    pub(crate) id: PrepareId,
+    /// What the prepare's header names as its predecessor.
+    pub(crate) parent: Parent,
+    /// `Executor::digest` right after it, if it was taken.
+    pub(crate) digest: Option<u64>,
+}
+
+/// What a replica is after a turn.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct ReplicaState {
+    pub(crate) view: View,
+    pub(crate) log_view: View,
+    pub(crate) op: Op,
+    /// Executed. Every op up to it was reported by [`Checkers::on_commit`] in this process life.
+    pub(crate) commit_min: Op,
+    pub(crate) commit_max: Op,
+    /// In the superblock on disk, if known.
+    pub(crate) view_durable: Option<View>,
+    /// In the superblock on disk, if known.
+    pub(crate) log_view_durable: Option<View>,
+}
+
+/// What a live replica has in its store at the end, when all have executed the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct FinalState {
+    pub(crate) replica: u8,
+    /// The last executed op.
+    pub(crate) op: Op,
+    /// kv's counter of writes.
+    pub(crate) revision: u64,
+    /// All rows, in the order of keys.
+    pub(crate) rows: Vec<Row>,
+}
+
+/// What a checker has to say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct CheckerReport {
+    /// Which checker.
+    pub(crate) name: &'static str,
+    /// How many comparisons it made.
+    pub(crate) compared: u64,
+    /// How many questions it gave up. They are neither passed nor failed.
+    pub(crate) undecided: u64,
+    /// It compared nothing though there should have been something: the run proves nothing.
+    pub(crate) vacuous: bool,
+    /// The first thing that was wrong.
+    pub(crate) failure: Option<String>,
+}
+
+/// The first failure of a checker.
+#[derive(Debug, Default)]
+struct FirstFailure(Option<String>);
+
+impl Checkers {
+    /// For a cluster of so many replicas, none of which has run.
+    pub(crate) fn new(replica_count: u8) -> Self {
+        assert!(replica_count > 0);
+        Self {
+            replica_count,
+            commits: Commits::new(replica_count),
+            digests: Digests::new(replica_count),
+            monotonic: Monotonic::new(replica_count),
+            replies: Replies::default(),
+            history: History::default(),
+        }
+    }
+
+    /// A replica executed an op: each one, in order, and again after a restart. Before the
+    /// [`Checkers::on_state`] of the same turn. `tick` is for the message.
+    ///
+    /// # Errors
+    /// What it contradicts.
+    pub(crate) fn on_commit(
+        &mut self,
+        replica: u8,
+        commit: Commit,
+        tick: u64,
+    ) -> Result<(), String> {
+        assert!(replica < self.replica_count);
+        let mut result = self.commits.on_commit(replica, &commit);
+        if let Some(digest) = commit.digest {
+            result = result.and(self.digests.on_digest(replica, commit.op, digest));
+        }
+        result.map_err(|reason| format!("tick {tick}: {reason}"))
+    }
+
+    /// The replica's process ended, in whatever way; the next events are of another one on the same
+    /// disk.
+    pub(crate) fn on_restart(&mut self, replica: u8) {
+        assert!(replica < self.replica_count);
+        self.commits.on_restart(replica);
+        self.monotonic.on_restart(replica);
+    }
+
+    /// The replica is in this state after a turn. Also right after it was opened.
+    ///
+    /// # Errors
+    /// What it contradicts.
+    pub(crate) fn on_state(&mut self, replica: u8, state: ReplicaState) -> Result<(), String> {
+        assert!(replica < self.replica_count);
+        let commits = self.commits.on_state(replica, &state);
+        commits.and(self.monotonic.on_state(replica, &state))
+    }
+
+    /// The replica handed a message to the network that says it takes part in `view`: any message
+    /// between replicas whose header has `view`, but those that pass on what others wrote (prepare,
+    /// request). It must be durable by the next [`Checkers::on_state`], and a restarted replica
+    /// must still know it.
+    pub(crate) fn on_view_spoken(&mut self, replica: u8, view: View) {
+        assert!(replica < self.replica_count);
+        self.monotonic.on_view_spoken(replica, view);
+    }
+
+    /// A replica handed a message to the network, for a client. Anything but a reply is ignored.
+    ///
+    /// # Errors
+    /// If another reply to the same request was different.
+    pub(crate) fn on_reply(&mut self, message: &Message) -> Result<(), String> {
+        self.replies.on_reply(message)
+    }
+
+    /// A client is about to ask. It has no other call open. `time` (ns) is for messages: what
+    /// counts is the order in which `on_invoke` and `on_return` are called.
+    pub(crate) fn on_invoke(&mut self, client: u64, time: u64, call: Call) {
+        self.history.on_invoke(client, time, call);
+    }
+
+    /// The open call of a client has ended. A client that vanishes needs no return.
+    pub(crate) fn on_return(&mut self, client: u64, time: u64, result: CallResult) {
+        self.history.on_return(client, time, result);
+    }
+
+    /// The run is over. `finals` are the live replicas that have converged, or none.
+    pub(crate) fn finish(&mut self, finals: &[FinalState]) -> Vec<CheckerReport> {
+        assert!(finals.iter().all(|state| state.replica < self.replica_count));
+        let effects = Effects::new(&self.history, finals);
+        let mut reports = vec![
+            self.commits.report(),
+            self.digests.report(),
+            self.monotonic.report(),
+            self.replies.report(),
+            order::report(&self.history, &effects),
+            linearizability::report(&self.history, finals),
+            acknowledged::report(&self.history, &effects, finals),
+            at_most_once::report(&self.history, &effects, finals),
+        ];
+        for report in &mut reports {
+            report.failure = report.failure.take().map(|reason| shorten(&reason));
+        }
+        reports
+    }
+}
+
+/// The message with its longest byte strings cut: a value may be as long as a message of the
+/// protocol, and what tells it from others is at its beginning.
+fn shorten(message: &str) -> String {
+    let mut short = String::new();
+    let mut size = None;
+    let mut escaped = false;
+    for c in message.chars() {
+        let quote = c == '"' && !escaped;
+        escaped = c == '\\' && !escaped;
+        size = match size {
+            None if quote => Some(0),
+            Some(_) if quote => None,
+            size => size.map(|size: usize| size + 1),
+        };
+        match size {
+            Some(size) if size > TEXT_CHARS_MAX => {}
+            Some(TEXT_CHARS_MAX) => short.push('…'),
+            _ => short.push(c),
+        }
+    }
+    short
+}
+
+impl FirstFailure {
+    /// Keeps a failure, if it is the first one; passes the result on.
+    fn note(&mut self, result: Result<(), String>) -> Result<(), String> {
+        if let (Err(reason), None) = (&result, &self.0) {
+            self.0 = Some(reason.clone());
+        }
+        result
+    }
+
+    fn get(&self) -> Option<String> {
+        self.0.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,738 @@
+//! The processes of a run and what befalls them: replicas and clients have their turns, are killed,
+//! started, paused and cut off, and their clocks jump.
+//!
+//! ```text
+//!   step ──► a turn of a replica ──► checkers (what it executed, what it is)
+//!        ├─► a turn of a client ───► checkers (what it asked and was told)
+//!        └─► the driver, every 10 ms: crashes, restarts, pauses, partitions, clogs, clocks
+//! ```
+//!
+//! **Invariants:** a replica that is dead has no server and no sockets, and its disk has nothing in
+//! flight; the first failure ends the run.
+//!
+//! **Not here:** phases and their ends (`run`); single faults of frames and sectors.
+
+use super::checkers::{Checkers, Commit, FinalState, Record, ReplicaState, Row};
+use super::disk::{Atlas, Disk};
+use super::fault::Fault;
+use super::faulty_io::FaultyIO;
+use super::network::{Network, address_of};
+use super::options::{Options, delay, ppm};
+use super::run::Failure;
+use super::scheduler::{Clock, MS, Scheduler, What};
+use super::workload::{Budget, ClientSlot};
+use super::world::{SharedWorld, Step, World};
+use bytes::Bytes;
+use std::cell::RefCell;
+use std::rc::Rc;
+use vsr::replica::executor::Executor;
+use vsr::replica::{Quorums, Status};
+use vsr::server::{Observer, Server, ServerConfig};
+use vsr::state_machine::kv::{self, Kv, OperationResult, Outcome, Request, Scan};
+use vsr::state_machine::{Reply, StateMachine};
+use vsr::stdx::Prng;
+use vsr::storage::{Format, Request as StorageRequest, SuperblockState};
+use vsr::wire::{ClusterId, Command, Header, Message, PrepareId, ReplicaIndex};
+
+/// How often the driver looks around, ns.
+const DRIVER_NS: u64 = 10 * MS;
+/// The cluster's number.
+const CLUSTER: ClusterId = ClusterId(0x5eed);
+/// What the wall clocks show at the beginning, in the mean, ns since 1970.
+const WALL_START: u64 = 1_800_000_000_000_000_000;
+
+/// What replicas did beyond their daily work, over all their lives.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Repairs {
+    pub(crate) prepares: u64,
+    pub(crate) headers: u64,
+    pub(crate) view_changes: u64,
+}
+
+#[derive(Debug)]
+struct ReplicaSlot {
+    io: FaultyIO,
+    server: Option<Server<Kv>>,
+    /// When a dead one is started, ns.
+    restart_at: u64,
+    /// It is never started again.
+    is_abandoned: bool,
+    /// It knows, durably, that the cluster was born with it.
+    is_member: bool,
+    /// What was last noted of it.
+    noted: (u64, u64, u64, u64),
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    pub(crate) options: Options,
+    pub(crate) world: SharedWorld,
+    pub(crate) checkers: Checkers,
+    pub(crate) budget: Budget,
+    pub(crate) repairs: Repairs,
+    replicas: Vec<ReplicaSlot>,
+    clients: Vec<ClientSlot>,
+    prng: Prng,
+    /// By process: until when it is paused, ns.
+    paused_until: Vec<u64>,
+    /// Until when there is a partition; 0 without one.
+    partition_until: u64,
+    /// The replicas that a rolling restart has still to kill, and when the next one is due.
+    rolling: Vec<usize>,
+    rolling_at: u64,
+    /// The faults of processes, paths and clocks are over.
+    is_calm: bool,
+    /// By op, from 0: what was committed.
+    committed: Vec<Option<PrepareId>>,
+    /// Kept to keep its memory.
+    spoken: Vec<(usize, usize, Bytes)>,
+}
+
+/// Tells the checkers what a replica executes.
+struct Watcher<'a> {
+    checkers: &'a mut Checkers,
+    committed: &'a mut Vec<Option<PrepareId>>,
+    replica: u8,
+    now: u64,
+    failure: Option<String>,
+}
+
+impl Observer<Kv> for Watcher<'_> {
+    fn on_commit(&mut self, prepare: &Message, executor: &Executor<Kv>) {
+        let header = prepare.prepare_header();
+        let id = header.id();
+        let place = usize::try_from(header.op()).expect("a short log");
+        if self.committed.len() <= place {
+            self.committed.resize(place + 1, None);
+        }
+        self.committed[place].get_or_insert(id);
+        let digest = Some(executor.digest());
+        let commit = Commit { op: executor.op(), id, parent: header.command.parent, digest };
+        let result = self.checkers.on_commit(self.replica, commit, self.now / DRIVER_NS);
+        if self.failure.is_none() {
+            self.failure = result.err();
+        }
+    }
+}
+
+impl Cluster {
+    /// A cluster of freshly formatted replicas, all of them started, and its clients.
+    pub(crate) fn new(seed: u64, options: Options, is_logged: bool, prng: &mut Prng) -> Self {
+        let replica_count = u8::try_from(options.replicas).expect("at most six");
+        let replicas = usize::from(replica_count);
+        let client_count = usize::try_from(options.clients).expect("a few");
+        let processes = replicas + client_count;
+        let mut scheduler = Scheduler::new(seed, options.turn_time * 1000, is_logged);
+        let mut clocks = prng.fork();
+        for process in 0..processes {
+            let clock = draw_clock(&options, &mut clocks);
+            let has_drift = clock.drift_ppm != 0;
+            scheduler.add_process(clock, prng.fork());
+            if has_drift {
+                scheduler.fault(process, Fault::ClockDrift, 0, 0);
+            }
+        }
+        let geometry = options.geometry();
+        let quorums = Quorums::new(replica_count);
+        let atlas = Atlas::new(replica_count, quorums.replication, &geometry, &mut prng.fork());
+        let network = Network::new(options.network(), replicas, processes, prng.fork());
+        let mut incarnations = prng.fork();
+        let disks = (0..replicas)
+            .map(|replica| {
+                let mut disk = Disk::new(replica, options.disk(), geometry, &atlas, prng.fork());
+                let incarnation = incarnations.next_u64().max(1);
+                let index = ReplicaIndex(u8::try_from(replica).expect("at most six"));
+                format(
+                    &mut disk,
+                    &SuperblockState::formatted(
+                        CLUSTER,
+                        index,
+                        replica_count,
+                        incarnation,
+                        geometry,
+                    ),
+                );
+                disk
+            })
+            .collect();
+        scheduler.after(DRIVER_NS, What::Driver);
+        let world = Rc::new(RefCell::new(World { scheduler, network, disks }));
+        let slots = (0..replicas).map(|process| ReplicaSlot {
+            io: FaultyIO::new(world.clone(), process),
+            server: None,
+            restart_at: 0,
+            is_abandoned: false,
+            is_member: false,
+            noted: (0, 0, 0, 0),
+        });
+        let clients = (replicas..processes).map(|process| {
+            world.borrow_mut().scheduler.start(process);
+            ClientSlot::new(&world, process, replicas, CLUSTER, prng.fork())
+        });
+        Self {
+            replicas: slots.collect(),
+            clients: clients.collect(),
+            checkers: Checkers::new(replica_count),
+            budget: Budget { begun: 0, max: options.requests, answered: 0, unknown: 0 },
+            repairs: Repairs::default(),
+            prng: prng.fork(),
+            paused_until: vec![0; processes],
+            partition_until: 0,
+            rolling: Vec::new(),
+            rolling_at: 0,
+            is_calm: false,
+            committed: Vec::new(),
+            spoken: Vec::new(),
+            world,
+            options,
+        }
+    }
+
+    pub(crate) fn now(&self) -> u64 {
+        self.world.borrow().scheduler.now()
+    }
+
+    pub(crate) fn quorums(&self) -> Quorums {
+        Quorums::new(u8::try_from(self.replicas.len()).expect("at most six"))
+    }
+
+    /// Goes on to the next event. True if it was the driver's.
+    ///
+    /// # Errors
+    /// What must never happen.
+    pub(crate) fn step(&mut self) -> Result<bool, Failure> {
+        let step = self.world.borrow_mut().step();
+        match step {
+            Step::Turn(process) if process < self.replicas.len() => self.turn_replica(process)?,
+            Step::Turn(process) => self.turn_client(process)?,
+            Step::Driver => {
+                self.drive()?;
+                self.world.borrow_mut().scheduler.after(DRIVER_NS, What::Driver);
+                return Ok(true);
+            }
+            Step::Nothing => {}
+        }
+        Ok(false)
+    }
+
+    fn turn_replica(&mut self, process: usize) -> Result<(), Failure> {
+        let now = self.now();
+        super::run::set_context(now, process);
+        let slot = &mut self.replicas[process];
+        let server = slot.server.as_mut().expect("a process that is alive has a server");
+        let mut watcher = Watcher {
+            checkers: &mut self.checkers,
+            committed: &mut self.committed,
+            replica: u8::try_from(process).expect("at most six"),
+            now,
+            failure: None,
+        };
+        let turn = server.turn_observed(&mut slot.io, &mut watcher);
+        if let Some(reason) = watcher.failure {
+            return Err(Failure::Correctness(reason));
+        }
+        if let Err(fatal) = turn {
+            return Err(Failure::Crash(format!("replica {process} ended: {fatal}")));
+        }
+        self.look_at(process)
+    }
+
+    /// Shows the state of a replica after a turn to the checkers, and lets it wait.
+    fn look_at(&mut self, process: usize) -> Result<(), Failure> {
+        let slot = &mut self.replicas[process];
+        let server = slot.server.as_ref().expect("it had its turn");
+        let replica = server.replica();
+        let state = ReplicaState {
+            view: replica.view(),
+            log_view: replica.log_view(),
+            op: replica.op(),
+            commit_min: replica.commit_min(),
+            commit_max: replica.commit_max(),
+            view_durable: Some(replica.view_durable()),
+            log_view_durable: Some(replica.log_view_durable()),
+        };
+        let status = replica.status() as u64;
+        // What is durable stays: a replica that has once known of the birth always will.
+        slot.is_member |= replica.may_vote();
+        let noted = (status, u64::from(state.view.0), state.op, state.commit_min);
+        let wait = server.wait(vsr::io::IO::monotonic(&mut slot.io));
+        let is_news = noted != slot.noted;
+        slot.noted = noted;
+        let world = &mut *self.world.borrow_mut();
+        if is_news {
+            let (status, view, op, commit_min) = noted;
+            let name = status_name(replica.status(), replica.is_primary());
+            world.scheduler.note(process, name, view, (op << 32) | commit_min);
+            world.scheduler.trace.mix(status);
+        }
+        let wait = u64::try_from(wait.as_nanos()).expect("a tick");
+        world.scheduler.end_turn(process, wait);
+        let index = u8::try_from(process).expect("at most six");
+        self.checkers.on_state(index, state).map_err(Failure::Correctness)?;
+        let mut spoken = std::mem::take(&mut self.spoken);
+        world.network.take_spoken(&mut spoken);
+        for (from, to, frame) in spoken.drain(..) {
+            assert_eq!(from, process, "frames leave in the turn of their sender");
+            let result = hear(&mut self.checkers, index, to < self.replicas.len(), &frame);
+            result.map_err(Failure::Correctness)?;
+        }
+        self.spoken = spoken;
+        Ok(())
+    }
+
+    fn turn_client(&mut self, process: usize) -> Result<(), Failure> {
+        super::run::set_context(self.now(), process);
+        let client = &mut self.clients[process - self.replicas.len()];
+        let wait = client
+            .turn(&self.options, &mut self.budget, &mut self.checkers)
+            .map_err(Failure::Correctness)?;
+        let wait = u64::try_from(wait.as_nanos()).expect("some seconds");
+        self.world.borrow_mut().scheduler.end_turn(process, wait);
+        Ok(())
+    }
+
+    // ---- the driver
+
+    fn drive(&mut self) -> Result<(), Failure> {
+        let now = self.now();
+        for replica in 0..self.replicas.len() {
+            let slot = &self.replicas[replica];
+            if slot.server.is_none() && now >= slot.restart_at && !slot.is_abandoned {
+                self.start(replica)?;
+            }
+        }
+        for process in 0..self.paused_until.len() {
+            let is_paused = self.world.borrow().scheduler.processes[process].is_paused;
+            if is_paused && now >= self.paused_until[process] {
+                self.resume(process);
+            }
+        }
+        if self.is_calm {
+            return Ok(());
+        }
+        self.drive_replicas(now);
+        self.drive_pauses(now);
+        self.drive_paths(now);
+        Ok(())
+    }
+
+    fn drive_replicas(&mut self, now: u64) {
+        if self.rolling.is_empty() && ppm(self.options.rolling).happens(&mut self.prng) {
+            self.rolling = (0..self.replicas.len()).collect();
+            self.world.borrow_mut().scheduler.fault(0, Fault::RestartRolling, 0, 0);
+        }
+        if now >= self.rolling_at
+            && let Some(replica) = self.rolling.pop()
+        {
+            self.rolling_at = now + self.prng.range_inclusive(200 * MS, 1500 * MS);
+            self.crash(replica);
+            self.replicas[replica].restart_at = now + 50 * MS;
+        }
+        for replica in 0..self.replicas.len() {
+            if ppm(self.options.crash).happens(&mut self.prng) {
+                self.crash(replica);
+            }
+            if ppm(self.options.clock_jump).happens(&mut self.prng) {
+                self.jump_clock(replica);
+            }
+        }
+    }
+
+    fn drive_pauses(&mut self, now: u64) {
+        for process in 0..self.paused_until.len() {
+            if !ppm(self.options.pause).happens(&mut self.prng) {
+                continue;
+            }
+            let duration = delay(1000, self.options.pause_mean).draw(&mut self.prng);
+            let scheduler = &mut self.world.borrow_mut().scheduler;
+            let state = &scheduler.processes[process];
+            if state.is_alive && !state.is_paused {
+                scheduler.pause(process, true);
+                scheduler.fault(process, Fault::Pause, duration, 0);
+                self.paused_until[process] = now + duration;
+            }
+        }
+    }
+
+    fn drive_paths(&mut self, now: u64) {
+        let processes = self.paused_until.len();
+        if ppm(self.options.clog).happens(&mut self.prng) {
+            let (from, to) = (self.prng.index(processes), self.prng.index(processes));
+            let until = now + delay(1000, self.options.clog_mean).draw(&mut self.prng);
+            self.world.borrow_mut().network.clog(from, to, until);
+        }
+        if self.partition_until > 0 && now >= self.partition_until {
+            self.partition_until = 0;
+            self.cut_all(false);
+        }
+        if self.partition_until == 0 && ppm(self.options.partition).happens(&mut self.prng) {
+            let duration = delay(100_000, self.options.partition_mean).draw(&mut self.prng);
+            self.partition_until = now + duration;
+            self.partition();
+        }
+    }
+
+    fn cut_all(&mut self, is_cut: bool) {
+        let processes = self.paused_until.len();
+        let network = &mut self.world.borrow_mut().network;
+        for from in 0..processes {
+            for to in 0..processes {
+                network.cut(from, to, is_cut);
+            }
+        }
+    }
+
+    /// Divides the processes in two sides that do not hear each other, or one not the other.
+    fn partition(&mut self) {
+        let processes = self.paused_until.len();
+        let isolated = self.prng.index(processes);
+        let mut sides: Vec<bool> = (0..processes).map(|_| self.prng.below(2) == 0).collect();
+        let one_way = self.prng.below(2) == 0;
+        let isolate = self.prng.below(2) == 0;
+        let Options { partition_symmetric, partition_one_way, partition_isolate, .. } =
+            self.options;
+        if partition_isolate == 1 && (isolate || partition_symmetric + partition_one_way == 0) {
+            sides = (0..processes).map(|process| process == isolated).collect();
+        }
+        let is_isolated = sides.iter().filter(|side| **side).count() == 1;
+        let is_one_way = partition_one_way == 1 && (one_way || partition_symmetric == 0);
+        let world = &mut *self.world.borrow_mut();
+        for from in 0..processes {
+            for to in 0..processes {
+                if sides[from] != sides[to] && (!is_one_way || sides[from]) {
+                    world.network.cut(from, to, true);
+                }
+            }
+        }
+        let fault = match (is_isolated, is_one_way) {
+            (true, _) => Fault::PartitionIsolated,
+            (false, true) => Fault::PartitionOneWay,
+            (false, false) => Fault::PartitionSymmetric,
+        };
+        world.scheduler.fault(isolated, fault, u64::from(is_one_way), 0);
+        if sides[self.replicas.len()..].iter().any(|side| *side != sides[0]) {
+            world.scheduler.fault(isolated, Fault::PartitionClient, 0, 0);
+        }
+    }
+
+    fn jump_clock(&mut self, replica: usize) {
+        let jump = self.prng.range_inclusive(1, self.options.clock_jump_max * 1000);
+        let forward = self.prng.below(2) == 0;
+        let scheduler = &mut self.world.borrow_mut().scheduler;
+        let wall = &mut scheduler.processes[replica].clock.wall_ahead;
+        *wall = if forward { wall.saturating_add(jump) } else { wall.saturating_sub(jump) };
+        // The sum with the monotonic clock must stay a number.
+        *wall = (*wall).min(u64::MAX / 2);
+        let fault = if forward { Fault::ClockForward } else { Fault::ClockBack };
+        scheduler.fault(replica, fault, jump, 0);
+    }
+
+    // ---- processes
+
+    /// Starts a dead replica.
+    fn start(&mut self, replica: usize) -> Result<(), Failure> {
+        assert!(self.replicas[replica].server.is_none());
+        let now = self.now();
+        super::run::set_context(now, replica);
+        let ends_after = if ppm(self.options.crash_opening).happens(&mut self.prng) && !self.is_calm
+        {
+            Some(u32::try_from(self.prng.below(6)).expect("below six"))
+        } else {
+            None
+        };
+        {
+            let world = &mut *self.world.borrow_mut();
+            if world.scheduler.processes[replica].life > 0 {
+                world.scheduler.fault(replica, Fault::Restart, 0, 0);
+                world.disks[replica].rot(&mut world.scheduler);
+            }
+            world.scheduler.start(replica);
+        }
+        let slot = &mut self.replicas[replica];
+        slot.io.begin_opening(ends_after);
+        let config = ServerConfig {
+            path: format!("replica-{replica}.vsr").into(),
+            replica: ReplicaIndex(u8::try_from(replica).expect("at most six")),
+            cluster: Some(CLUSTER),
+            addresses: (0..self.options.replicas)
+                .map(|replica| address_of(usize::try_from(replica).expect("at most six")))
+                .collect(),
+            listen: None,
+        };
+        let opened = Server::open(&mut slot.io, config, Kv::new());
+        let was_ended = slot.io.end_opening();
+        match opened {
+            Ok(server) => {
+                slot.server = Some(server);
+                self.look_at(replica)
+            }
+            Err(_) if was_ended => {
+                self.world.borrow_mut().scheduler.fault(replica, Fault::CrashOpening, 0, 0);
+                self.kill(replica, false);
+                Ok(())
+            }
+            Err(fatal) => {
+                Err(Failure::Crash(format!("replica {replica} cannot be started: {fatal}")))
+            }
+        }
+    }
+
+    /// Kills a replica, if it lives.
+    fn crash(&mut self, replica: usize) {
+        let Some(server) = self.replicas[replica].server.take() else { return };
+        let counters = server.replica().counters();
+        self.repairs.prepares += counters.prepares_repaired;
+        self.repairs.headers += counters.headers_repaired;
+        self.repairs.view_changes += counters.view_changes;
+        drop(server);
+        let is_silent = ppm(self.options.crash_silent).happens(&mut self.prng);
+        let fault = if is_silent { Fault::CrashSilent } else { Fault::CrashReset };
+        self.world.borrow_mut().scheduler.fault(replica, fault, 0, 0);
+        self.kill(replica, is_silent);
+    }
+
+    fn kill(&mut self, replica: usize, is_silent: bool) {
+        let restart = delay(1000, self.options.restart_mean).draw(&mut self.prng);
+        let world = &mut *self.world.borrow_mut();
+        world.network.crash(&mut world.scheduler, replica, is_silent);
+        world.disks[replica].crash(&mut world.scheduler);
+        world.scheduler.stop(replica);
+        self.replicas[replica].restart_at = world.scheduler.now() + restart;
+        self.replicas[replica].noted = (0, 0, 0, 0);
+        self.checkers.on_restart(u8::try_from(replica).expect("at most six"));
+    }
+
+    fn resume(&mut self, process: usize) {
+        let scheduler = &mut self.world.borrow_mut().scheduler;
+        scheduler.pause(process, false);
+        scheduler.note(process, "resume", 0, 0);
+    }
+
+    // ---- the second phase
+
+    /// Chooses a core that must suffice, heals it, and leaves the rest as it is, cut off.
+    /// Returns which replicas are in it.
+    pub(crate) fn heal_core(&mut self) -> Vec<usize> {
+        let core = self.choose_core();
+        self.is_calm = true;
+        self.rolling.clear();
+        self.cut_all(false);
+        // What a client asks of a core that is well must have the time to be answered.
+        self.options.call_timeout = self.options.call_timeout.max(10_000_000);
+        self.options.think_mean = self.options.think_mean.min(50_000);
+        self.options.read_percent = self.options.read_percent.min(50);
+        let clients: Vec<usize> = (self.replicas.len()..self.paused_until.len()).collect();
+        {
+            let network = &mut self.world.borrow_mut().network;
+            for process in core.iter().chain(&clients) {
+                network.heal(*process);
+            }
+            for rest in (0..self.replicas.len()).filter(|replica| !core.contains(replica)) {
+                for inside in core.iter().chain(&clients) {
+                    network.cut(rest, *inside, true);
+                    network.cut(*inside, rest, true);
+                }
+            }
+        }
+        for replica in 0..self.replicas.len() {
+            if core.contains(&replica) {
+                self.world.borrow_mut().disks[replica].heal();
+                self.replicas[replica].restart_at = 0;
+            } else {
+                self.replicas[replica].is_abandoned = true;
+            }
+        }
+        for process in core.iter().chain(&clients) {
+            self.paused_until[*process] = 0;
+        }
+        core
+    }
+
+    fn choose_core(&mut self) -> Vec<usize> {
+        let replicas = self.replicas.len();
+        let mut all: Vec<usize> = (0..replicas).collect();
+        // Before all know of the genesis the cluster is not born: all of them must meet.
+        if !self.replicas.iter().all(|slot| slot.is_member) {
+            return all;
+        }
+        let least = usize::from(self.quorums().view_change);
+        let count = least + self.prng.index(replicas - least + 1);
+        let mut core: Vec<usize> =
+            (0..count).map(|_| all.swap_remove(self.prng.index(all.len()))).collect();
+        core.sort_unstable();
+        core
+    }
+
+    /// Whether all calls have ended, and no more are to come.
+    pub(crate) fn is_workload_done(&self) -> bool {
+        self.budget.begun == self.budget.max && !self.clients.iter().any(ClientSlot::has_call)
+    }
+
+    /// The highest op of any living replica.
+    pub(crate) fn op_max(&self) -> u64 {
+        let servers = self.replicas.iter().filter_map(|slot| slot.server.as_ref());
+        servers.map(|server| server.replica().op()).max().unwrap_or(0)
+    }
+
+    /// Whether the core agrees on everything and has nothing left to do; if not, why.
+    pub(crate) fn pending(&self, core: &[usize]) -> Option<String> {
+        if !self.is_workload_done() {
+            let (begun, max) = (self.budget.begun, self.budget.max);
+            let open = self.clients.iter().filter(|client| client.has_call()).count();
+            return Some(format!("{begun} of {max} calls begun, {open} without an end"));
+        }
+        let op = self.op_max();
+        for &index in core {
+            let Some(server) = &self.replicas[index].server else {
+                return Some(format!("replica {index} is not up"));
+            };
+            let replica = server.replica();
+            if replica.status() != Status::Normal || replica.commit_min() < op {
+                return Some(format!("replica {replica} is not at op {op}"));
+            }
+            let to_repair = replica.ops_to_repair();
+            if to_repair > 0 {
+                return Some(format!("replica {replica}: {to_repair} ops are not durable"));
+            }
+        }
+        None
+    }
+
+    /// Why the core may be stuck for ever, if a proven reason is seen.
+    pub(crate) fn excuse(&self, core: &[usize]) -> Option<&'static str> {
+        let certain = core.iter().filter(|index| {
+            self.replicas[**index]
+                .server
+                .as_ref()
+                .is_some_and(|server| server.replica().status() != Status::RecoveringHead)
+        });
+        if certain.count() < usize::from(self.quorums().view_change) {
+            return Some("core_recovering_head");
+        }
+        let is_lost = |op: u64| {
+            let slot = self.options.geometry().slot(op);
+            let place = usize::try_from(op).expect("a short log");
+            let committed = self.committed.get(place).copied().flatten();
+            !core.iter().any(|&replica| {
+                let bytes = self.world.borrow().disks[replica].slot(slot);
+                let id = bytes.and_then(intact);
+                id.is_some_and(|id| id.op == op && committed.is_none_or(|known| known == id))
+            })
+        };
+        (1..=self.op_max()).any(is_lost).then_some("core_lost_prepare")
+    }
+
+    /// What the replicas of the converged core have stored.
+    pub(crate) fn finals(&self, core: &[usize]) -> Vec<FinalState> {
+        let states = core.iter().filter_map(|&index| {
+            let executor = self.replicas[index].server.as_ref()?.executor();
+            let (revision, rows) = all_rows(executor);
+            let replica = u8::try_from(index).expect("at most six");
+            Some(FinalState { replica, op: executor.op(), revision, rows })
+        });
+        states.collect()
+    }
+
+    /// Ends the counting of repairs: adds those of the living.
+    pub(crate) fn repairs_total(&self) -> Repairs {
+        let mut total = self.repairs;
+        for server in self.replicas.iter().filter_map(|slot| slot.server.as_ref()) {
+            let counters = server.replica().counters();
+            total.prepares += counters.prepares_repaired;
+            total.headers += counters.headers_repaired;
+            total.view_changes += counters.view_changes;
+        }
+        total
+    }
+}
+
+fn status_name(status: Status, is_primary: bool) -> &'static str {
+    match status {
+        Status::Normal if is_primary => "primary",
+        Status::Normal => "backup",
+        Status::ViewChange => "view_change",
+        Status::Recovering => "recovering",
+        Status::RecoveringHead => "recovering_head",
+    }
+}
+
+/// Shows a frame that a replica has sent to the checkers.
+fn hear(
+    checkers: &mut Checkers,
+    from: u8,
+    is_to_replica: bool,
+    frame: &Bytes,
+) -> Result<(), String> {
+    let head = frame.first_chunk().expect("a frame has a header");
+    let header: Header = Header::decode(head).map_err(|error| format!("sent: {error}"))?;
+    match header.command {
+        // Written by others, or promising nothing: to ask for what is missing needs no view.
+        Command::Prepare(_)
+        | Command::Request(_)
+        | Command::RequestHeaders(_)
+        | Command::Headers(_)
+        | Command::RequestPrepare(_)
+        | Command::RequestStartView(_) => Ok(()),
+        Command::Reply(_) => {
+            let message = Message::decode(frame.clone());
+            checkers.on_reply(&message.map_err(|error| format!("sent: {error}"))?)
+        }
+        _ => {
+            if is_to_replica {
+                checkers.on_view_spoken(from, header.view);
+            }
+            Ok(())
+        }
+    }
+}
+
+fn draw_clock(options: &Options, prng: &mut Prng) -> Clock {
+    let span = i64::try_from(options.drift).expect("a part of a million");
+    let drawn = i64::try_from(prng.below(options.drift * 2 + 1)).expect("small");
+    // A few tens of milliseconds apart, as machines are.
+    let apart = prng.below(20 * MS);
+    Clock { drift_ppm: drawn - span, base: prng.below(1 << 40), wall_ahead: WALL_START + apart }
+}
+
+fn format(disk: &mut Disk, state: &SuperblockState) {
+    let mut format = Format::new(state);
+    let mut requests = Vec::new();
+    while !format.is_done() {
+        format.advance(&mut requests);
+        for request in requests.drain(..) {
+            let StorageRequest::Write { token, offset, sectors } = request else {
+                unreachable!("a format does not read");
+            };
+            disk.format(offset, &sectors);
+            format.on_write_done(token);
+        }
+    }
+}
+
+/// The identity of the prepare that lies intact in a slot.
+fn intact(bytes: Bytes) -> Option<PrepareId> {
+    let size = u32::from_le_bytes(*bytes[24..].first_chunk()?) as usize;
+    if size > bytes.len() || size < 128 {
+        return None;
+    }
+    let message = Message::decode(bytes.slice(..size)).ok()?;
+    matches!(message.header().command, Command::Prepare(_)).then(|| message.prepare_header().id())
+}
+
+/// All that kv has stored, and its counter of writes.
+fn all_rows(executor: &Executor<Kv>) -> (u64, Vec<Row>) {
+    let request = Request::scan(Scan::all()).encode();
+    let mut reply = Reply::new(64 << 20);
+    let query = Kv::new().query(executor.store(), &request, &mut reply);
+    assert_eq!(query, Ok(()), "a scan of all");
+    let reply = kv::Reply::decode(&reply.bytes).expect("kv's own reply");
+    let [Outcome::Done(results)] = &reply.outcomes[..] else { panic!("one transaction") };
+    let [OperationResult::Scan { rows, more: false }] = &results[..] else { panic!("one scan") };
+    let row = |row: &kv::Row<'_>| {
+        let value = Bytes::copy_from_slice(row.record.value);
+        let record = Record { revision: row.record.revision, value };
+        Row { key: Bytes::copy_from_slice(row.key), record }
+    };
+    (reply.revision, rows.iter().map(row).collect())
+}

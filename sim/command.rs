@@ -1,0 +1,142 @@
+//! `vsr sim`: one seed in this process, or many in child processes.
+//!
+//! **Invariants:** stdout is a function of the arguments; progress goes to stderr; a panic ends the
+//! process with status 127 after a report of where the run was.
+//!
+//! **Not here:** the run (`run`), the text of its report (`report`).
+
+use super::report;
+use super::run::{self, context, options_of};
+use super::scheduler::MS;
+use crate::cli::Sim;
+use std::io::Write;
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::time::Duration;
+use vsr::io::{Event, IO, MioIO, MioOptions};
+
+/// The exit status of a usage error.
+const STATUS_USAGE: u8 = 2;
+/// The exit status of a batch whose children could not be run.
+const STATUS_SYSTEM: u8 = 24;
+/// The exit status of a crash.
+const STATUS_CRASH: i32 = 127;
+
+/// `vsr sim`.
+pub(crate) fn main(arguments: &Sim) -> ExitCode {
+    let result = match arguments.seeds {
+        Some(count) => many(arguments, count),
+        None => one(arguments),
+    };
+    match result {
+        Ok(status) => ExitCode::from(status),
+        Err((status, reason)) => {
+            eprintln!("error: {reason}");
+            ExitCode::from(status)
+        }
+    }
+}
+
+fn one(arguments: &Sim) -> Result<u8, (u8, String)> {
+    let seed = match arguments.seed {
+        Some(seed) => seed,
+        None => draw_seed().map_err(|error| (STATUS_SYSTEM, error.to_string()))?,
+    };
+    let options = options_of(seed, &arguments.settings).map_err(|reason| (STATUS_USAGE, reason))?;
+    env_logger::Builder::from_default_env().format_timestamp(None).format_target(false).init();
+    print!("{}", report::head(seed, &arguments.settings, &options));
+    report_panics(seed);
+    let outcome = run::run(seed, options, arguments.log);
+    print!("{}", report::tail(&outcome));
+    Ok(outcome.failure.map_or(0, |failure| failure.status()))
+}
+
+/// Lets a panic end the process with a report, and status 127.
+fn report_panics(seed: u64) {
+    std::panic::set_hook(Box::new(move |panic| {
+        let (now, process, lines) = context();
+        for line in lines {
+            println!("{line}");
+        }
+        println!("{panic}");
+        println!("FAILED seed {seed}: crash in process {process} at {} ms", now / MS);
+        // The reader may be gone; the status says the same.
+        let _ = std::io::stdout().flush();
+        std::process::exit(STATUS_CRASH);
+    }));
+}
+
+fn draw_seed() -> std::io::Result<u64> {
+    Ok(MioIO::new(MioOptions { development: true, ..MioOptions::default() })?.entropy())
+}
+
+/// Runs `count` seeds, as many at a time as there are cores.
+fn many(arguments: &Sim, count: u64) -> Result<u8, (u8, String)> {
+    let fail = |error: std::io::Error| (STATUS_SYSTEM, format!("child processes: {error}"));
+    let program = std::env::current_exe().map_err(fail)?;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let from = arguments.from;
+    let mut seeds = from..from.saturating_add(count);
+    let mut running: Vec<(u64, Child)> = Vec::new();
+    let mut failed: Vec<(u64, i32, String)> = Vec::new();
+    let mut excused = 0_u64;
+    let mut done = 0;
+    let mut io =
+        MioIO::new(MioOptions { development: true, ..MioOptions::default() }).map_err(fail)?;
+    println!("seeds {from} to {}: vsr sim --seeds {count} --from {from}", seeds.end - 1);
+    loop {
+        while running.len() < cores
+            && let Some(seed) = seeds.next()
+        {
+            running.push((seed, spawn(&program, seed, arguments).map_err(fail)?));
+        }
+        let mut ended = None;
+        for (index, (_, child)) in running.iter_mut().enumerate() {
+            if child.try_wait().map_err(fail)?.is_some() {
+                ended = Some(index);
+                break;
+            }
+        }
+        let Some(index) = ended else {
+            if running.is_empty() {
+                break;
+            }
+            let mut events: Vec<Event> = Vec::new();
+            io.run(Duration::from_millis(2), &mut events);
+            continue;
+        };
+        let (seed, child) = running.remove(index);
+        let output = child.wait_with_output().map_err(fail)?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let last = text.lines().last().unwrap_or("no output").to_owned();
+        excused += u64::from(text.contains("\nexcused "));
+        let status = output.status.code().unwrap_or(STATUS_CRASH);
+        if status != 0 {
+            eprintln!("\r{status} {last}");
+            failed.push((seed, status, last));
+        }
+        done += 1;
+        eprint!("\r{done} of {count}, {} failed, {excused} excused ", failed.len());
+    }
+    eprintln!();
+    failed.sort();
+    for (_, status, last) in &failed {
+        println!("{status} {last}");
+    }
+    println!("excused {excused}");
+    if failed.is_empty() {
+        println!("PASSED {count} seeds");
+        return Ok(0);
+    }
+    println!("FAILED {} of {count} seeds", failed.len());
+    let status = failed.iter().map(|(_, status, _)| *status).max().unwrap_or(STATUS_CRASH);
+    Ok(u8::try_from(status).unwrap_or(u8::MAX))
+}
+
+fn spawn(program: &std::path::Path, seed: u64, arguments: &Sim) -> std::io::Result<Child> {
+    let mut command = Command::new(program);
+    command.arg("sim").arg(seed.to_string());
+    for (name, value) in &arguments.settings {
+        command.arg("--set").arg(format!("{name}={value}"));
+    }
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()
+}

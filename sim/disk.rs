@@ -1,0 +1,505 @@
+//! The disk of a replica: sectors, and all the ways in which they are not what was written.
+//!
+//! ```text
+//!   write ─► in flight ── latency ──► fate ──► sectors      done, lost, misdirected, corrupted
+//!               │ crash: any subset of its sectors
+//!   read  ─► in flight ── latency ──► sectors ──► fate      as it is, a bit flipped, unreadable
+//! ```
+//!
+//! The *atlas* keeps one good copy of everything somewhere. A chunk of the journal is the 32 slots
+//! of one sector of the headers ring. At most a replication quorum less one of the replicas may
+//! damage a chunk, and each such replica in one way, because no replica can see through two lies
+//! about one slot:
+//!
+//! | damage of a chunk | prepares | sector of headers |
+//! |---|---|---|
+//! | `Prepares` | corrupt, unreadable, lost, misdirected | as written |
+//! | `Headers` | as written | corrupt, unreadable, lost |
+//! | `Both` | corrupt, unreadable | corrupt, unreadable |
+//!
+//! Of the superblock, one copy of each disk may be damaged. With one or two replicas no journal is
+//! damaged, with one no superblock either: there is nobody, or not always somebody, to ask.
+//!
+//! **Invariants:** every operation completes once, or dies with its process; what the atlas does not
+//! allow happens at a crash only, and then to writes in flight only; a sector is written whole or
+//! not at all.
+//!
+//! **Not here:** a disk that is full, a file that is lost.
+
+use super::fault::Fault;
+use super::random::{Delay, Ppm};
+use super::scheduler::{Scheduler, What};
+use bytes::Bytes;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use vsr::constants::{HEADERS_PER_SECTOR, SECTOR_SIZE};
+use vsr::io::{Event, FileToken};
+use vsr::stdx::{AlignedBuffer, Prng};
+use vsr::storage::layout::{SUPERBLOCK_COPIES, SUPERBLOCK_COPY_SIZE};
+use vsr::storage::{Geometry, Layout};
+
+const SECTOR: usize = SECTOR_SIZE as usize;
+/// Of a healed disk.
+const LATENCY_HEALED: Delay = Delay { min: 20_000, mean: 500_000 };
+
+/// How bad the disks are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct DiskOptions {
+    pub(crate) read: Delay,
+    pub(crate) write: Delay,
+    /// Of each write.
+    pub(crate) write_corrupt: Ppm,
+    /// Of each write.
+    pub(crate) write_lost: Ppm,
+    /// Of each write.
+    pub(crate) write_misdirected: Ppm,
+    /// Of each read.
+    pub(crate) read_corrupt: Ppm,
+    /// Of each read and write.
+    pub(crate) unreadable: Ppm,
+    /// Of each start of a replica: that some sectors have rotten.
+    pub(crate) rot: Ppm,
+    /// Of each write in flight at a crash: that all, or none, of it is done; else a part.
+    pub(crate) whole_at_crash: Ppm,
+}
+
+/// In which way a chunk of a disk may be damaged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Damage {
+    Nothing,
+    Prepares,
+    Headers,
+    Both,
+}
+
+/// Which damage is allowed where.
+#[derive(Debug, Clone)]
+pub(crate) struct Atlas {
+    /// By replica, by chunk.
+    chunks: Vec<Vec<Damage>>,
+    /// By replica: the copy of the superblock.
+    superblock_copies: Vec<Option<u8>>,
+}
+
+/// What lies at an offset of the data file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Superblock { copy: u8 },
+    Headers { chunk: u32 },
+    Prepare { slot: u32 },
+}
+
+#[derive(Debug)]
+enum Operation {
+    Read { offset: u64, buffer: AlignedBuffer },
+    Write { offset: u64, sectors: Bytes },
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Disk {
+    replica: usize,
+    options: DiskOptions,
+    layout: Layout,
+    chunks: Vec<Damage>,
+    superblock_copy: Option<u8>,
+    prng: Prng,
+    /// `None` is a sector of zeros.
+    sectors: Vec<Option<Box<[u8; SECTOR]>>>,
+    unreadable: BTreeSet<u64>,
+    in_flight: BTreeMap<u64, (FileToken, Operation)>,
+    operation_next: u64,
+    /// One more than the highest slot that was written since the format.
+    slots_used: u32,
+    is_healed: bool,
+}
+
+impl Atlas {
+    pub(crate) fn new(
+        replica_count: u8,
+        replication_quorum: u8,
+        geometry: &Geometry,
+        prng: &mut Prng,
+    ) -> Self {
+        let replicas = usize::from(replica_count);
+        let chunk_count = geometry.journal_slots / HEADERS_PER_SECTOR;
+        let mut atlas = Self {
+            chunks: vec![vec![Damage::Nothing; chunk_count as usize]; replicas],
+            superblock_copies: vec![None; replicas],
+        };
+        if replica_count > 1 {
+            for copy in &mut atlas.superblock_copies {
+                let drawn = prng.below(u64::from(SUPERBLOCK_COPIES));
+                *copy = Some(u8::try_from(drawn).expect("one of four"));
+            }
+        }
+        if replica_count > 2 {
+            for chunk in 0..chunk_count as usize {
+                let mut candidates: Vec<usize> = (0..replicas).collect();
+                for _ in 1..replication_quorum {
+                    let replica = candidates.swap_remove(prng.index(candidates.len()));
+                    let kinds = [Damage::Prepares, Damage::Headers, Damage::Both];
+                    atlas.chunks[replica][chunk] = kinds[prng.index(kinds.len())];
+                }
+            }
+        }
+        atlas
+    }
+}
+
+impl Disk {
+    /// An empty disk.
+    pub(crate) fn new(
+        replica: usize,
+        options: DiskOptions,
+        geometry: Geometry,
+        atlas: &Atlas,
+        prng: Prng,
+    ) -> Self {
+        let layout = Layout::new(geometry);
+        let sector_count = usize::try_from(layout.grid_offset()).expect("some MiB") / SECTOR;
+        Self {
+            replica,
+            options,
+            layout,
+            chunks: atlas.chunks[replica].clone(),
+            superblock_copy: atlas.superblock_copies[replica],
+            prng,
+            sectors: (0..sector_count).map(|_| None).collect(),
+            unreadable: BTreeSet::new(),
+            in_flight: BTreeMap::new(),
+            operation_next: 0,
+            slots_used: 0,
+            is_healed: false,
+        }
+    }
+
+    /// Bytes.
+    pub(crate) fn size(&self) -> u64 {
+        (self.sectors.len() * SECTOR) as u64
+    }
+
+    /// From now on it does what it is told.
+    pub(crate) fn heal(&mut self) {
+        self.is_healed = true;
+    }
+
+    // ---- calls
+
+    /// Writes at once, faultlessly: for the format.
+    pub(crate) fn format(&mut self, offset: u64, bytes: &[u8]) {
+        self.store(offset, bytes);
+    }
+
+    pub(crate) fn read(
+        &mut self,
+        scheduler: &mut Scheduler,
+        offset: u64,
+        buffer: AlignedBuffer,
+        token: FileToken,
+    ) {
+        assert!(offset + buffer.len() as u64 <= self.size(), "a read past the end");
+        let latency = if self.is_healed { LATENCY_HEALED } else { self.options.read };
+        let delay = latency.draw(&mut self.prng);
+        self.submit(scheduler, delay, token, Operation::Read { offset, buffer });
+    }
+
+    pub(crate) fn write(
+        &mut self,
+        scheduler: &mut Scheduler,
+        offset: u64,
+        sectors: Bytes,
+        token: FileToken,
+    ) {
+        assert!(offset.is_multiple_of(SECTOR as u64) && sectors.len().is_multiple_of(SECTOR));
+        assert!(offset + sectors.len() as u64 <= self.size(), "a write past the end");
+        if let Place::Prepare { slot } = self.place(offset) {
+            self.slots_used = self.slots_used.max(slot + 1);
+        }
+        let latency = if self.is_healed { LATENCY_HEALED } else { self.options.write };
+        let delay = latency.draw(&mut self.prng);
+        self.submit(scheduler, delay, token, Operation::Write { offset, sectors });
+    }
+
+    fn submit(
+        &mut self,
+        scheduler: &mut Scheduler,
+        delay: u64,
+        token: FileToken,
+        operation: Operation,
+    ) {
+        let id = self.operation_next;
+        self.operation_next += 1;
+        self.in_flight.insert(id, (token, operation));
+        let (process, life) = (self.replica, scheduler.processes[self.replica].life);
+        scheduler.after(delay, What::Disk { process, life, operation: id });
+    }
+
+    // ---- what becomes of them
+
+    /// The operation is done.
+    pub(crate) fn on_done(&mut self, scheduler: &mut Scheduler, operation: u64) {
+        // One that was done while opening, or died with its process, is not there any more.
+        if let Some((token, operation)) = self.in_flight.remove(&operation) {
+            let event = self.carry_out(scheduler, token, operation);
+            scheduler.complete(self.replica, event);
+        }
+    }
+
+    /// Completes one of the operations in flight, any one, now. False if there is none.
+    pub(crate) fn complete_any(&mut self, scheduler: &mut Scheduler) -> bool {
+        // Any of the first few: to find the n-th of a thousand each time would take long.
+        let near = self.in_flight.len().min(8);
+        if near == 0 {
+            return false;
+        }
+        let chosen = self.prng.index(near);
+        let id = *self.in_flight.keys().nth(chosen).expect("so many are there");
+        self.on_done(scheduler, id);
+        true
+    }
+
+    fn carry_out(
+        &mut self,
+        scheduler: &mut Scheduler,
+        token: FileToken,
+        operation: Operation,
+    ) -> Event {
+        match operation {
+            Operation::Read { offset, mut buffer } => {
+                let unreadable = self.carry_out_read(scheduler, offset, &mut buffer);
+                Event::ReadDone { token, buffer, unreadable }
+            }
+            Operation::Write { offset, sectors } => {
+                self.carry_out_write(scheduler, offset, &sectors);
+                Event::WriteDone { token, result: Ok(()) }
+            }
+        }
+    }
+
+    fn carry_out_read(
+        &mut self,
+        scheduler: &mut Scheduler,
+        offset: u64,
+        buffer: &mut AlignedBuffer,
+    ) -> Vec<Range<u32>> {
+        let first = offset / SECTOR as u64;
+        let count = buffer.len() / SECTOR;
+        if self.may_damage(offset, false) {
+            if self.options.unreadable.happens(&mut self.prng) {
+                let sector = first + self.prng.below(count as u64);
+                self.make_unreadable(scheduler, sector);
+            }
+            if self.options.read_corrupt.happens(&mut self.prng) {
+                self.load(first, buffer.as_mut());
+                let place = self.prng.index(buffer.len());
+                buffer.as_mut()[place] ^= 1 << self.prng.below(8);
+                scheduler.fault(self.replica, Fault::ReadCorrupted, offset, place as u64);
+                return self.hide_unreadable(first, buffer);
+            }
+        }
+        self.load(first, buffer.as_mut());
+        self.hide_unreadable(first, buffer)
+    }
+
+    fn carry_out_write(&mut self, scheduler: &mut Scheduler, offset: u64, bytes: &[u8]) {
+        let replica = self.replica;
+        if self.may_damage(offset, true) {
+            if self.options.write_lost.happens(&mut self.prng) {
+                return scheduler.fault(replica, Fault::WriteLost, offset, bytes.len() as u64);
+            }
+            if self.options.write_misdirected.happens(&mut self.prng)
+                && let Some(target) = self.misdirect(offset)
+            {
+                scheduler.fault(replica, Fault::WriteMisdirected, offset, target);
+                return self.store(target, bytes);
+            }
+        }
+        self.store(offset, bytes);
+        if self.may_damage(offset, false) {
+            let sector = offset / SECTOR as u64 + self.prng.below((bytes.len() / SECTOR) as u64);
+            if self.options.write_corrupt.happens(&mut self.prng) {
+                self.flip(sector);
+                scheduler.fault(replica, Fault::WriteCorrupted, offset, sector);
+                self.note_superblock(scheduler, offset);
+            }
+            if self.options.unreadable.happens(&mut self.prng) {
+                self.make_unreadable(scheduler, sector);
+                self.note_superblock(scheduler, offset);
+            }
+        }
+    }
+
+    /// Damage at rest.
+    pub(crate) fn rot(&mut self, scheduler: &mut Scheduler) {
+        if self.is_healed || !self.options.rot.happens(&mut self.prng) {
+            return;
+        }
+        for _ in 0..self.prng.range_inclusive(1, 8) {
+            let slots = (self.slots_used + 4).min(self.layout.geometry.journal_slots);
+            let slot = u32::try_from(self.prng.below(u64::from(slots))).expect("a slot");
+            let offset = match (self.prng.below(8), self.superblock_copy) {
+                (0, Some(copy)) => self.layout.superblock_offset(copy),
+                (1 | 2, _) => self.layout.headers_offset(slot / HEADERS_PER_SECTOR),
+                _ => self.layout.prepare_offset(slot),
+            };
+            if self.may_damage(offset, false) {
+                // Mostly where there are bytes: the first sector.
+                let sector = offset / SECTOR as u64;
+                if self.prng.below(4) == 0 {
+                    self.make_unreadable(scheduler, sector);
+                } else {
+                    self.flip(sector);
+                    scheduler.fault(self.replica, Fault::SectorRotten, sector, 0);
+                }
+                self.note_superblock(scheduler, offset);
+            }
+        }
+    }
+
+    /// The process has died: what is in flight is done in part.
+    pub(crate) fn crash(&mut self, scheduler: &mut Scheduler) {
+        for (_, operation) in std::mem::take(&mut self.in_flight).into_values() {
+            let Operation::Write { offset, sectors } = operation else { continue };
+            let count = sectors.len() / SECTOR;
+            let is_whole = self.options.whole_at_crash.happens(&mut self.prng);
+            let all = self.prng.below(2) == 0;
+            let mut stored = 0;
+            for (index, sector) in sectors.chunks(SECTOR).enumerate() {
+                let survives = if is_whole { all } else { self.prng.below(2) == 0 };
+                if survives {
+                    self.store(offset + (index * SECTOR) as u64, sector);
+                    stored += 1;
+                }
+            }
+            if stored == 0 {
+                scheduler.fault(self.replica, Fault::WriteUndone, offset, count as u64);
+            } else if stored < count {
+                scheduler.fault(self.replica, Fault::WriteTorn, offset, stored as u64);
+            }
+        }
+    }
+
+    // ---- sectors
+
+    fn load(&self, first: u64, bytes: &mut [u8]) {
+        let first = usize::try_from(first).expect("a sector");
+        for (sector, chunk) in self.sectors[first..].iter().zip(bytes.chunks_mut(SECTOR)) {
+            match sector {
+                Some(sector) => chunk.copy_from_slice(&sector[..]),
+                None => chunk.fill(0),
+            }
+        }
+    }
+
+    fn store(&mut self, offset: u64, bytes: &[u8]) {
+        let first = usize::try_from(offset).expect("some MiB") / SECTOR;
+        for (index, chunk) in (first..).zip(bytes.chunks(SECTOR)) {
+            if !self.unreadable.is_empty() {
+                self.unreadable.remove(&(index as u64));
+            }
+            let chunk: &[u8; SECTOR] = chunk.try_into().expect("whole sectors");
+            let place = &mut self.sectors[index];
+            match place {
+                Some(sector) => **sector = *chunk,
+                None if *chunk == [0; SECTOR] => {}
+                None => *place = Some(Box::new(*chunk)),
+            }
+        }
+    }
+
+    fn flip(&mut self, sector: u64) {
+        let byte = self.prng.index(SECTOR);
+        let bit = self.prng.below(8);
+        let place = &mut self.sectors[usize::try_from(sector).expect("a sector")];
+        // Where there is content, it is hit: half of the flips are within the first header.
+        let byte = if bit.is_multiple_of(2) { byte % 128 } else { byte };
+        place.get_or_insert_with(|| Box::new([0; SECTOR]))[byte] ^= 1 << bit;
+    }
+
+    fn make_unreadable(&mut self, scheduler: &mut Scheduler, sector: u64) {
+        self.unreadable.insert(sector);
+        scheduler.fault(self.replica, Fault::SectorUnreadable, sector, 0);
+    }
+
+    /// Zeroes what cannot be read, and lists it.
+    fn hide_unreadable(&self, first: u64, buffer: &mut AlignedBuffer) -> Vec<Range<u32>> {
+        let count = (buffer.len() / SECTOR) as u64;
+        let mut ranges: Vec<Range<u32>> = Vec::new();
+        for sector in self.unreadable.range(first..first + count) {
+            let start = u32::try_from((sector - first) * SECTOR as u64).expect("a message");
+            let end = start + SECTOR_SIZE;
+            buffer.as_mut()[start as usize..end as usize].fill(0);
+            match ranges.last_mut() {
+                Some(last) if last.end == start => last.end = end,
+                _ => ranges.push(start..end),
+            }
+        }
+        ranges
+    }
+
+    // ---- the atlas
+
+    fn place(&self, offset: u64) -> Place {
+        let (headers, prepares) = (self.layout.headers_offset(0), self.layout.prepare_offset(0));
+        let small = |number: u64| u32::try_from(number).expect("a place in the file");
+        if offset < headers {
+            let copy = offset / u64::from(SUPERBLOCK_COPY_SIZE);
+            Place::Superblock { copy: u8::try_from(copy).expect("one of four") }
+        } else if offset < prepares {
+            Place::Headers { chunk: small((offset - headers) / SECTOR as u64) }
+        } else {
+            let slot = (offset - prepares) / u64::from(self.layout.geometry.message_size);
+            Place::Prepare { slot: small(slot) }
+        }
+    }
+
+    /// Whether what lies at `offset` may be damaged; with `is_lie`, in a way that leaves no trace
+    /// there: a write that was lost, or went elsewhere.
+    fn may_damage(&self, offset: u64, is_lie: bool) -> bool {
+        if self.is_healed {
+            return false;
+        }
+        match self.place(offset) {
+            Place::Superblock { copy } => self.superblock_copy == Some(copy),
+            Place::Headers { chunk } => match self.chunks[chunk as usize] {
+                Damage::Headers => true,
+                Damage::Both => !is_lie,
+                Damage::Nothing | Damage::Prepares => false,
+            },
+            Place::Prepare { slot } => match self.chunks[(slot / HEADERS_PER_SECTOR) as usize] {
+                Damage::Prepares => true,
+                Damage::Both => !is_lie,
+                Damage::Nothing | Damage::Headers => false,
+            },
+        }
+    }
+
+    /// Where a write may go instead: only prepares go astray, to slots whose prepares may be lost.
+    fn misdirect(&mut self, offset: u64) -> Option<u64> {
+        let Place::Prepare { slot } = self.place(offset) else { return None };
+        let reach = (self.slots_used + 1).min(self.layout.geometry.journal_slots);
+        let target = u32::try_from(self.prng.below(u64::from(reach))).expect("a slot");
+        let target_offset = self.layout.prepare_offset(target);
+        (target != slot && self.may_damage(target_offset, true)).then_some(target_offset)
+    }
+
+    fn note_superblock(&self, scheduler: &mut Scheduler, offset: u64) {
+        if let Place::Superblock { copy } = self.place(offset) {
+            scheduler.fault(self.replica, Fault::SuperblockDamaged, u64::from(copy), 0);
+        }
+    }
+
+    /// The bytes of a prepare's slot as they are, for the judgement of a stuck cluster.
+    pub(crate) fn slot(&self, slot: u32) -> Option<Bytes> {
+        let size = self.layout.geometry.message_size as usize;
+        let first = self.layout.prepare_offset(slot) / SECTOR as u64;
+        let last = first + (size / SECTOR) as u64;
+        if self.unreadable.range(first..last).next().is_some() {
+            return None;
+        }
+        let mut bytes = vec![0; size];
+        self.load(first, &mut bytes);
+        Some(Bytes::from(bytes))
+    }
+}

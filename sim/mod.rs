@@ -1,0 +1,36 @@
+//! The simulator: the production code in a world that breaks everything, the same way every time
+//! for the same seed. `docs/simulator.md` is its guide.
+//!
+//! ```text
+//!   run ──► Cluster ── turns ──► Server<Kv>, Endpoint ── calls ──► FaultyIO ──┐
+//!    │         │                                                              ▼
+//!    │         ├── faults of processes, partitions ────────────────────► World { scheduler,
+//!    │         └── what happened ──► checkers                               network, disks }
+//!    └── options, phases, report
+//! ```
+//!
+//! **Invariants:** only the library's public API is used; one thread, no clock, no entropy but the
+//! seed, no floating point.
+//!
+//! **Not here:** anything of the product.
+
+mod checkers;
+mod cluster;
+mod command;
+mod disk;
+mod fault;
+mod faulty_io;
+mod network;
+mod options;
+mod random;
+mod report;
+mod run;
+mod scheduler;
+mod trace;
+mod workload;
+mod world;
+
+#[cfg(test)]
+mod tests;
+
+pub(crate) use command::main;

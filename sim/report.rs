@@ -1,0 +1,80 @@
+//! What a run says on stdout: the lines of `--log`, and the report at the end.
+//!
+//! **Invariants:** a function of the seed alone; columns are fixed, so that tools can cut them.
+//!
+//! **Not here:** progress of many runs, which goes to stderr.
+
+use super::fault::Fault;
+use super::options::Options;
+use super::run::Outcome;
+use super::scheduler::MS;
+use super::trace::Entry;
+use std::fmt::Write;
+
+/// One line of `--log`:
+///
+/// ```text
+/// time_us      process what                 a                    b
+///      1234567       2 frame_lost           0                    128
+/// ```
+pub(crate) fn log_entry(entry: &Entry) {
+    println!("{}", entry_line(entry));
+}
+
+/// The text of [`log_entry`].
+pub(crate) fn entry_line(entry: &Entry) -> String {
+    let Entry { time, process, what, a, b } = *entry;
+    format!("{:>12} {process:>3} {what:<20} {a:>20} {b:>20}", time / 1000)
+}
+
+/// The first lines of a run: the seed, how to run it again, the knobs.
+pub(crate) fn head(seed: u64, settings: &[(String, u64)], options: &Options) -> String {
+    let mut text = format!("seed {seed}: vsr sim {seed}");
+    for (name, value) in settings {
+        write!(text, " --set {name}={value}").expect("a string takes all");
+    }
+    text.push_str("\noptions");
+    for (name, value) in options.values() {
+        write!(text, " {name}={value}").expect("a string takes all");
+    }
+    text.push('\n');
+    text
+}
+
+/// The last lines of a run: what happened, what was compared, how it ended.
+pub(crate) fn tail(outcome: &Outcome) -> String {
+    let mut lines = Vec::new();
+    for fault in Fault::ALL {
+        let count = outcome.counts.count(*fault);
+        if count > 0 {
+            lines.push(format!("fault    {:<20} {count:>10}", fault.name()));
+        }
+    }
+    let repairs = outcome.repairs;
+    for (name, count) in [
+        ("prepares", repairs.prepares),
+        ("headers", repairs.headers),
+        ("view_changes", repairs.view_changes),
+    ] {
+        lines.push(format!("repair   {name:<20} {count:>10}"));
+    }
+    for report in &outcome.reports {
+        let (name, compared, undecided) = (report.name, report.compared, report.undecided);
+        lines.push(format!("checker  {name:<20} {compared:>10} compared, {undecided} undecided"));
+    }
+    if let Some(excuse) = outcome.excuse {
+        lines.push(format!("excused  {excuse}"));
+    }
+    let Outcome { seed, hash, events, time, core, ops, answered, unknown, .. } = outcome;
+    lines.push(format!(
+        "ran      {} ms, {events} events, {ops} ops, {answered} answers, {unknown} unknown, \
+         core {core:?}",
+        time / MS
+    ));
+    lines.push(format!("hash     {hash:016x}"));
+    lines.push(match &outcome.failure {
+        None => "PASSED".to_owned(),
+        Some(failure) => format!("FAILED seed {seed}: {failure}"),
+    });
+    lines.join("\n") + "\n"
+}
