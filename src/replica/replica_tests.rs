@@ -1,5 +1,5 @@
-//! F5: one bare replica: what goes in, what comes out. Its peers are messages made by hand, its disk
-//! is a vector whose requests complete when the test says so.
+//! F5: one bare replica: what goes in, what comes out. Its peers are messages made by hand, its
+//! disk is a vector whose requests complete when the test says so.
 
 use super::cluster_tests::{Disk, format, open};
 use super::*;

@@ -433,8 +433,7 @@ impl Model {
         }
     }
 
-    /// Whoever is asked, in any order, the truth comes out; then one of them begins a view, and some
-    /// learn of it.
+    /// Whoever is asked, the truth comes out; then one of them begins a view, and some learn of it.
     fn change_view(&mut self, prng: &mut Prng) {
         let count = usize::from(self.replica_count);
         for subset in 0u32..1 << count {
