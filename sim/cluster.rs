@@ -552,15 +552,15 @@ impl Cluster {
     fn choose_core(&mut self) -> Vec<usize> {
         let replicas = self.replicas.len();
         let mut all: Vec<usize> = (0..replicas).collect();
-        // Before all know of the genesis the cluster is not born: all of them must meet.
-        if !self.replicas.iter().all(|slot| slot.is_member) {
-            return all;
-        }
         let least = usize::from(self.quorums().view_change);
         let count = least + self.prng.index(replicas - least + 1);
         let mut core: Vec<usize> =
             (0..count).map(|_| all.swap_remove(self.prng.index(all.len()))).collect();
         core.sort_unstable();
+        // A core in which nobody knows that the genesis was committed is not born: all must meet.
+        if !core.iter().any(|replica| self.replicas[*replica].is_member) {
+            return (0..replicas).collect();
+        }
         core
     }
 
@@ -667,13 +667,8 @@ fn hear(
     let head = frame.first_chunk().expect("a frame has a header");
     let header: Header = Header::decode(head).map_err(|error| format!("sent: {error}"))?;
     match header.command {
-        // Written by others, or promising nothing: to ask for what is missing needs no view.
-        Command::Prepare(_)
-        | Command::Request(_)
-        | Command::RequestHeaders(_)
-        | Command::Headers(_)
-        | Command::RequestPrepare(_)
-        | Command::RequestStartView(_) => Ok(()),
+        // Written by others, or promising nothing: whoever asks for a view need not be in it.
+        Command::Prepare(_) | Command::Request(_) | Command::RequestStartView(_) => Ok(()),
         Command::Reply(_) => {
             let message = Message::decode(frame.clone());
             checkers.on_reply(&message.map_err(|error| format!("sent: {error}"))?)

@@ -20,9 +20,9 @@
 //! Of the superblock, one copy of each disk may be damaged. With one or two replicas no journal is
 //! damaged, with one no superblock either: there is nobody, or not always somebody, to ask.
 //!
-//! **Invariants:** every operation completes once, or dies with its process; what the atlas does not
-//! allow happens at a crash only, and then to writes in flight only; a sector is written whole or
-//! not at all.
+//! **Invariants:** every operation completes once, or dies with its process; what the atlas does
+//! not allow happens at a crash only, and then to writes in flight only; a sector is written whole
+//! or not at all.
 //!
 //! **Not here:** a disk that is full, a file that is lost.
 

@@ -4,8 +4,8 @@
 
 use vsr::stdx::{Prng, Ratio};
 
-/// One thousand times the middle of each 64th of the exponential distribution of mean 1: -ln(1 - q).
-/// A table, because the last bits of logarithms differ between machines.
+/// One thousand times the middle of each 64th of the exponential distribution of mean 1: -ln(1 -
+/// q). A table, because the last bits of logarithms differ between machines.
 const EXPONENTIAL: [u64; 64] = [
     8, 24, 40, 56, 73, 90, 107, 125, 143, 161, 179, 198, 217, 237, 257, 277, 298, 319, 341, 363,
     386, 409, 433, 458, 483, 508, 535, 562, 589, 618, 647, 678, 709, 741, 774, 809, 845, 882, 920,

@@ -17,7 +17,7 @@ use crate::fatal::{Fatal, FatalKind};
 use crate::replica::Effects;
 use crate::wire::{
     ClientId, Entries, Entry, Header, IncarnationTable, Message, MessageBuilder, Operation, Ping,
-    Prepare, PrepareId, ReplicaIndex, View,
+    Prepare, PrepareId, ReplicaIndex, RequestHeaders, RequestPrepare, View,
 };
 
 /// Every so many pings an unborn replica says what it waits for.
@@ -36,7 +36,11 @@ impl Replica {
             self.primary_prepare_genesis(effects);
         } else if known_as != self.incarnation {
             effects.fatal = Some(self.fatal_replaced());
-        } else if self.op > 0 && self.commit_max == 0 {
+        } else if self.op == 0 {
+            self.named_by |= 1 << header.replica.0;
+            let request = RequestHeaders { op_min: 1, op_max: 1 };
+            self.send_command(header.replica, request, effects);
+        } else if self.commit_max == 0 {
             // The sender is born, and its genesis names this file: it is the one acknowledged here,
             // and the one that a replica 0 which restarted meanwhile has prepared again.
             self.pipeline.clear();
@@ -154,6 +158,41 @@ impl Replica {
     pub(super) fn may_acknowledge_genesis(&self, id: &PrepareId) -> bool {
         let primary_of_one = self.solo() || self.view == View(0);
         id.op == 1 && primary_of_one && self.genesis_named == Some(*id)
+    }
+
+    /// The genesis was lost here before it was known to be committed; a member says which it is.
+    pub(super) fn want_genesis(
+        &mut self,
+        from: ReplicaIndex,
+        header: &Header<Prepare>,
+        effects: &mut Effects,
+    ) {
+        assert!(!self.is_born());
+        if self.op > 0 || header.op() != 1 || self.named_by >> from.0 & 1 == 0 {
+            return self.ignore("on_headers", "not the genesis of a member that names me");
+        }
+        self.genesis_wanted = Some(header.id());
+        self.send_command(from, RequestPrepare { prepare: header.id() }, effects);
+    }
+
+    /// Whether `message` is the genesis that was lost here; then it is the log.
+    pub(super) fn take_lost_genesis(&mut self, message: &Message, effects: &mut Effects) -> bool {
+        let id = message.prepare_header().id();
+        if self.is_born() || self.op > 0 || self.genesis_wanted != Some(id) {
+            return false;
+        }
+        if !self.genesis_names_me(message) {
+            return false;
+        }
+        assert_eq!(id.op, 1);
+        assert!(self.pipeline.is_empty());
+        log::info!("{self}: the genesis was lost here, and is back");
+        self.op = 1;
+        self.chain_min = 1;
+        self.take_prepare(message, effects);
+        self.backup_learn_commit(1);
+        self.progress(effects);
+        true
     }
 
     /// Op 1 was executed: the cluster is born, as soon as that is durable.

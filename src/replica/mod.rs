@@ -198,6 +198,10 @@ pub struct Replica {
     /// The highest view that somebody was heard in.
     view_heard: View,
 
+    /// Before birth. Bit r: replica r is born, and its genesis names this very file.
+    named_by: u8,
+    /// The genesis of one of those, when it is missing here.
+    genesis_wanted: Option<PrepareId>,
     /// A genesis in which this very file was seen.
     genesis_named: Option<PrepareId>,
     /// Replica 0 before birth: the incarnation of each replica that was heard blank.

@@ -275,6 +275,9 @@ impl Replica {
         if Entries::check(message.body(), header.command.entry_count).is_err() {
             return self.ignore("on_prepare", "its body is no batch");
         }
+        if self.take_lost_genesis(message, effects) {
+            return;
+        }
         if header.view > self.view {
             // Only a normal primary prepares: its view exists and has a log.
             return self.request_start_view_of(header.view, effects);

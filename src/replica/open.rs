@@ -67,6 +67,8 @@ impl Replica {
             selected: false,
             nonce: 0,
             view_heard: state.view,
+            named_by: 0,
+            genesis_wanted: None,
             genesis_named: None,
             heard: Default::default(),
             foreign: 0,

@@ -112,6 +112,12 @@ impl Replica {
                 return;
             }
         };
+        if !self.is_born() {
+            if let Some(header) = headers.first() {
+                self.want_genesis(message.header().replica, header, effects);
+            }
+            return;
+        }
         let before = self.chain_min;
         for header in headers {
             self.repair_header(&header);

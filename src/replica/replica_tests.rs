@@ -909,6 +909,33 @@ fn genesis_known_to_be_committed_leaves_the_pipeline() {
     assert_eq!(bench.executed, [1]);
 }
 
+/// A disk that lies may lose the genesis of a file that does not know yet that it was committed. A
+/// member says which one it is; any other is refused, also if it names this file.
+#[test]
+fn genesis_lost_before_birth_is_fetched_from_a_member() {
+    let log = log_of(&[]);
+    for own in [0, 1] {
+        let mut bench = Bench::blank(own);
+        let mut other = table(3);
+        other.incarnations[2] = 999;
+        bench.receive(&ping(&author(2, 0), GEOMETRY, incarnation(own)));
+        assert_eq!(bench.count_sent("request_headers"), 1, "it asks the member");
+        let header = log[0].prepare_header().encode();
+        bench.receive(&Message::new(&author(2, 0), Headers {}, &header));
+        assert_eq!(bench.replica.op(), 0);
+        if own == 0 {
+            bench.receive(&genesis(&other));
+            assert_eq!(bench.replica.op(), 0, "not the one that the member named");
+        }
+        bench.receive(&log[0]);
+        bench.settle();
+        bench.ticks(1);
+        bench.settle();
+        assert!(bench.replica.is_born());
+        assert_eq!(bench.executed, [1]);
+    }
+}
+
 #[test]
 fn genesis_commits_only_when_all_have_it() {
     let mut bench = Bench::blank(0);
