@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   send ─► outbox ── a whole frame ──► fate ──► queue ──► inbox of the other end ─► recv
-//!           (what is not a frame yet)     │ lost, twice, late, a bit flipped, a reset in its middle
+//!           (what is not a frame yet)     │ lost, twice, late, a bit flipped, a reset midway
 //!                                         │ path cut, clogged, or full
 //! ```
 //!
