@@ -249,9 +249,14 @@ struct Timeouts {
 }
 
 impl Timeouts {
+    fn ping(born: bool) -> Timeout {
+        let after_ticks = if born { PING_TICKS } else { PING_BLANK_TICKS };
+        Timeout::new("ping", after_ticks, PING_TICKS)
+    }
+
     fn new(born: bool) -> Self {
         Self {
-            ping: Timeout::new("ping", if born { PING_TICKS } else { PING_BLANK_TICKS }, 100),
+            ping: Self::ping(born),
             heartbeat: Timeout::new("heartbeat", 3, 3),
             prepare: Timeout::new("prepare", 10, 200),
             abdicate: Timeout::new("abdicate", 200, 200),
@@ -646,6 +651,7 @@ impl Replica {
     // ---- pings
 
     fn on_ping_timeout(&mut self, effects: &mut Effects) {
+        self.timeouts.ping = Timeouts::ping(self.is_born());
         self.timeouts.ping.start(&mut self.prng);
         self.pings += 1;
         self.complain_unborn(self.pings);
