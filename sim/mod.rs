@@ -31,6 +31,12 @@ mod workload;
 mod world;
 
 #[cfg(test)]
+mod golden;
+#[cfg(test)]
+mod golden_scenarios;
+#[cfg(test)]
+mod golden_world;
+#[cfg(test)]
 mod tests;
 
 pub(crate) use command::main;
