@@ -14,7 +14,7 @@
 //! **Not here:** creating the file, its directory, whether there is one already.
 
 use super::layout::{Layout, SUPERBLOCK_COPIES, SUPERBLOCK_COPY_SIZE};
-use super::slot::{Redundant, formatted_sector};
+use super::slot::Redundant;
 use super::superblock::{SuperblockState, superblock_zone};
 use super::{Request, Token};
 use crate::constants::{HEADER_SIZE, HEADERS_PER_SECTOR, SECTOR_SIZE};
@@ -121,16 +121,16 @@ impl Format {
         let mut at = offset;
         while at < offset + size {
             let start = to_usize(at - offset);
-            let sector = &mut buffer.as_mut()[start..start + SECTOR_SIZE as usize];
             if at < prepares {
                 let index = (at - self.layout.headers_offset(0)) / sector_size;
-                self.fill_headers(u32::try_from(index).expect("a sector of the ring"), sector);
+                let index = u32::try_from(index).expect("a sector of the ring");
+                buffer.put(start, &self.headers(index));
                 at += sector_size;
             } else {
                 let next = at.next_multiple_of_from(prepares, slot_size);
                 if next == at {
                     let slot = u32::try_from((at - prepares) / slot_size).expect("a slot");
-                    sector.copy_from_slice(first_sector(self.state.cluster, slot).as_ref());
+                    buffer.put(start, &first_header(self.state.cluster, slot));
                 }
                 at = (at + 1).next_multiple_of_from(prepares, slot_size);
             }
@@ -138,24 +138,22 @@ impl Format {
         buffer.freeze()
     }
 
-    fn fill_headers(&self, index: u32, sector: &mut [u8]) {
+    /// Sector `index` of the headers ring.
+    fn headers(&self, index: u32) -> [u8; SECTOR_SIZE as usize] {
+        let mut sector = [0; SECTOR_SIZE as usize];
         let (entries, _) = sector.as_chunks_mut::<{ HEADER_SIZE as usize }>();
         for (slot, entry) in (index * HEADERS_PER_SECTOR..).zip(entries) {
-            let cluster = self.state.cluster;
-            let redundant = match slot {
-                0 => Redundant::Header(Header::root(cluster)),
-                _ => Redundant::Formatted,
-            };
-            *entry = redundant.encode(cluster, slot);
+            *entry = first_header(self.state.cluster, slot);
         }
+        sector
     }
 }
 
-/// What a fresh slot of the prepares ring begins with: the root in slot 0, else the marker.
-fn first_sector(cluster: ClusterId, slot: u32) -> AlignedBuffer {
+/// What a fresh slot begins with, in both rings: the root in slot 0, else the marker.
+fn first_header(cluster: ClusterId, slot: u32) -> [u8; HEADER_SIZE as usize] {
     match slot {
-        0 => AlignedBuffer::copy_of(&Header::root(cluster).encode()),
-        _ => formatted_sector(cluster, slot),
+        0 => Redundant::Header(Header::root(cluster)).encode(cluster, slot),
+        _ => Redundant::Formatted.encode(cluster, slot),
     }
 }
 

@@ -558,7 +558,7 @@ fn copy_sectors(image: &[u8], copy: u8) -> AlignedBuffer {
 }
 
 /// The superblock zone of a fresh file: four copies of `state`, sequence 1.
-pub(super) fn superblock_zone(state: &SuperblockState) -> AlignedBuffer {
+pub fn superblock_zone(state: &SuperblockState) -> AlignedBuffer {
     let image = SuperblockCopy::encode(state, 1, 0);
     let mut zone = Vec::with_capacity(image.len() * usize::from(SUPERBLOCK_COPIES));
     for copy in 0..SUPERBLOCK_COPIES {
