@@ -31,6 +31,7 @@ use vsr::server::{Observer, Server, ServerConfig};
 use vsr::state_machine::kv::{self, Kv, OperationResult, Outcome, Request, Scan};
 use vsr::state_machine::{Reply, StateMachine};
 use vsr::stdx::Prng;
+use vsr::storage::superblock::superblock_zone;
 use vsr::storage::{Format, Request as StorageRequest, SuperblockState};
 use vsr::wire::{ClusterId, Command, Header, Message, PrepareId, ReplicaIndex};
 
@@ -138,24 +139,16 @@ impl Cluster {
         let atlas = Atlas::new(replica_count, quorums.replication, &geometry, &mut prng.fork());
         let network = Network::new(options.network(), replicas, processes, prng.fork());
         let mut incarnations = prng.fork();
-        let disks = (0..replicas)
-            .map(|replica| {
-                let mut disk = Disk::new(replica, options.disk(), geometry, &atlas, prng.fork());
-                let incarnation = incarnations.next_u64().max(1);
-                let index = ReplicaIndex(u8::try_from(replica).expect("at most six"));
-                format(
-                    &mut disk,
-                    &SuperblockState::formatted(
-                        CLUSTER,
-                        index,
-                        replica_count,
-                        incarnation,
-                        geometry,
-                    ),
-                );
-                disk
-            })
-            .collect();
+        let mut disks: Vec<Disk> = Vec::new();
+        for replica in 0..replicas {
+            let mut disk = Disk::new(replica, options.disk(), geometry, &atlas, prng.fork());
+            let incarnation = incarnations.next_u64().max(1);
+            let index = ReplicaIndex(u8::try_from(replica).expect("at most six"));
+            let state =
+                SuperblockState::formatted(CLUSTER, index, replica_count, incarnation, geometry);
+            format(&mut disk, disks.first(), &state);
+            disks.push(disk);
+        }
         scheduler.after(DRIVER_NS, What::Driver);
         let world = Rc::new(RefCell::new(World { scheduler, network, disks }));
         let slots = (0..replicas).map(|process| ReplicaSlot {
@@ -690,7 +683,13 @@ fn draw_clock(options: &Options, prng: &mut Prng) -> Clock {
     Clock { drift_ppm: drawn - span, base: prng.below(1 << 40), wall_ahead: WALL_START + apart }
 }
 
-fn format(disk: &mut Disk, state: &SuperblockState) {
+/// Formats a disk. Files that were formatted differ in their superblocks alone: so with the disk of
+/// another replica of the cluster, only that is written.
+fn format(disk: &mut Disk, formatted: Option<&Disk>, state: &SuperblockState) {
+    if let Some(formatted) = formatted {
+        disk.format_like(formatted);
+        return disk.format(0, superblock_zone(state).as_ref());
+    }
     let mut format = Format::new(state);
     let mut requests = Vec::new();
     while !format.is_done() {

@@ -32,6 +32,7 @@ use super::scheduler::{Scheduler, What};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
+use std::rc::Rc;
 use vsr::constants::{HEADERS_PER_SECTOR, SECTOR_SIZE};
 use vsr::io::{Event, FileToken};
 use vsr::stdx::{AlignedBuffer, Prng};
@@ -104,8 +105,8 @@ pub(crate) struct Disk {
     chunks: Vec<Damage>,
     superblock_copy: Option<u8>,
     prng: Prng,
-    /// `None` is a sector of zeros.
-    sectors: Vec<Option<Box<[u8; SECTOR]>>>,
+    /// What each begins with; the rest of it is zeros. Freshly formatted ones are shared.
+    sectors: Vec<Option<Rc<[u8]>>>,
     unreadable: BTreeSet<u64>,
     in_flight: BTreeMap<u64, (FileToken, Operation)>,
     operation_next: u64,
@@ -165,7 +166,7 @@ impl Disk {
             chunks: atlas.chunks[replica].clone(),
             superblock_copy: atlas.superblock_copies[replica],
             prng,
-            sectors: (0..sector_count).map(|_| None).collect(),
+            sectors: vec![None; sector_count],
             unreadable: BTreeSet::new(),
             in_flight: BTreeMap::new(),
             operation_next: 0,
@@ -191,6 +192,12 @@ impl Disk {
         self.store(offset, bytes);
     }
 
+    /// Becomes a copy of another disk of the same geometry: for the format.
+    pub(crate) fn format_like(&mut self, other: &Self) {
+        assert_eq!(self.layout.geometry, other.layout.geometry);
+        self.sectors.clone_from(&other.sectors);
+    }
+
     pub(crate) fn read(
         &mut self,
         scheduler: &mut Scheduler,
@@ -199,6 +206,8 @@ impl Disk {
         token: FileToken,
     ) {
         assert!(offset + buffer.len() as u64 <= self.size(), "a read past the end");
+        // It is not cleared again.
+        debug_assert!(buffer.as_ref().iter().all(|byte| *byte == 0), "a buffer that was used");
         let latency = if self.is_healed { LATENCY_HEALED } else { self.options.read };
         let delay = latency.draw(&mut self.prng);
         self.submit(scheduler, delay, token, Operation::Read { offset, buffer });
@@ -291,14 +300,14 @@ impl Disk {
                 self.make_unreadable(scheduler, sector);
             }
             if self.options.read_corrupt.happens(&mut self.prng) {
-                self.load(first, buffer.as_mut());
+                self.load(first, buffer);
                 let place = self.prng.index(buffer.len());
                 buffer.as_mut()[place] ^= 1 << self.prng.below(8);
                 scheduler.fault(self.replica, Fault::ReadCorrupted, offset, place as u64);
                 return self.hide_unreadable(first, buffer);
             }
         }
-        self.load(first, buffer.as_mut());
+        self.load(first, buffer);
         self.hide_unreadable(first, buffer)
     }
 
@@ -382,12 +391,13 @@ impl Disk {
 
     // ---- sectors
 
-    fn load(&self, first: u64, bytes: &mut [u8]) {
+    /// Fills in what is there, between zeros that are there already.
+    fn load(&self, first: u64, buffer: &mut AlignedBuffer) {
         let first = usize::try_from(first).expect("a sector");
-        for (sector, chunk) in self.sectors[first..].iter().zip(bytes.chunks_mut(SECTOR)) {
-            match sector {
-                Some(sector) => chunk.copy_from_slice(&sector[..]),
-                None => chunk.fill(0),
+        let count = buffer.len() / SECTOR;
+        for (index, sector) in self.sectors[first..first + count].iter().enumerate() {
+            if let Some(sector) = sector {
+                buffer.put(index * SECTOR, sector);
             }
         }
     }
@@ -398,13 +408,8 @@ impl Disk {
             if !self.unreadable.is_empty() {
                 self.unreadable.remove(&(index as u64));
             }
-            let chunk: &[u8; SECTOR] = chunk.try_into().expect("whole sectors");
-            let place = &mut self.sectors[index];
-            match place {
-                Some(sector) => **sector = *chunk,
-                None if *chunk == [0; SECTOR] => {}
-                None => *place = Some(Box::new(*chunk)),
-            }
+            let content = without_zeros(chunk);
+            self.sectors[index] = (!content.is_empty()).then(|| content.into());
         }
     }
 
@@ -414,7 +419,10 @@ impl Disk {
         let place = &mut self.sectors[usize::try_from(sector).expect("a sector")];
         // Where there is content, it is hit: half of the flips are within the first header.
         let byte = if bit.is_multiple_of(2) { byte % 128 } else { byte };
-        place.get_or_insert_with(|| Box::new([0; SECTOR]))[byte] ^= 1 << bit;
+        let mut content = place.as_deref().unwrap_or_default().to_vec();
+        content.resize(content.len().max(byte + 1), 0);
+        content[byte] ^= 1 << bit;
+        *place = Some(content.into());
     }
 
     fn make_unreadable(&mut self, scheduler: &mut Scheduler, sector: u64) {
@@ -498,8 +506,15 @@ impl Disk {
         if self.unreadable.range(first..last).next().is_some() {
             return None;
         }
-        let mut bytes = vec![0; size];
-        self.load(first, &mut bytes);
-        Some(Bytes::from(bytes))
+        let mut buffer = AlignedBuffer::zeroed(self.layout.geometry.message_size);
+        self.load(first, &mut buffer);
+        Some(buffer.freeze())
     }
+}
+
+/// `bytes` up to about the last that is not zero.
+fn without_zeros(bytes: &[u8]) -> &[u8] {
+    const STEP: usize = 64;
+    let zeros = bytes.rchunks(STEP).take_while(|chunk| **chunk == [0; STEP][..chunk.len()]).count();
+    &bytes[..bytes.len().saturating_sub(zeros * STEP)]
 }

@@ -14,6 +14,7 @@
 
 use super::fault::{Fault, FaultCounts};
 use super::trace::{Entry, Trace};
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use vsr::io::{Event, SocketId};
 use vsr::stdx::Prng;
@@ -63,33 +64,9 @@ pub(crate) enum What {
     Driver,
 }
 
-#[derive(Debug)]
-struct Scheduled {
-    time: u64,
-    sequence: u64,
-    what: What,
-}
-
-impl PartialEq for Scheduled {
-    fn eq(&self, other: &Self) -> bool {
-        self.sequence == other.sequence
-    }
-}
-
-impl Eq for Scheduled {}
-
-impl PartialOrd for Scheduled {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Scheduled {
-    /// The first to happen is the greatest, as a heap wants it.
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (other.time, other.sequence).cmp(&(self.time, self.sequence))
-    }
-}
+/// When something happens: the time, a number that orders what happens at one time, and the place
+/// of what it is. Small, because a heap moves its elements about.
+type Scheduled = Reverse<(u64, u64, usize)>;
 
 /// The clocks of a machine.
 #[derive(Debug)]
@@ -104,8 +81,11 @@ pub(crate) struct Clock {
 
 impl Clock {
     pub(crate) fn monotonic(&self, now: u64) -> u64 {
-        let now = i128::from(now);
-        let drifted = now + now * i128::from(self.drift_ppm) / 1_000_000;
+        // In two parts, for the product of both would not fit.
+        let (whole, rest) = (now / 1_000_000, now % 1_000_000);
+        let signed = |number: u64| i64::try_from(number).expect("some minutes");
+        let drift = signed(whole) * self.drift_ppm + signed(rest) * self.drift_ppm / 1_000_000;
+        let drifted = signed(now) + drift;
         self.base + u64::try_from(drifted).expect("drift is far below a million")
     }
 
@@ -115,8 +95,14 @@ impl Clock {
 
     /// How long it takes until this clock has gone on by `duration` ns.
     fn real(&self, duration: u64) -> u64 {
-        let duration = i128::from(duration) * 1_000_000 / i128::from(1_000_000 + self.drift_ppm);
-        u64::try_from(duration).expect("a time-out") + 1
+        let rate = u64::try_from(1_000_000 + self.drift_ppm).expect("drift is below a million");
+        match duration.checked_mul(1_000_000) {
+            Some(product) => product / rate + 1,
+            None => {
+                let real = u128::from(duration) * 1_000_000 / u128::from(rate);
+                u64::try_from(real).expect("a time-out") + 1
+            }
+        }
     }
 }
 
@@ -143,6 +129,10 @@ pub(crate) struct Scheduler {
     now: u64,
     sequence: u64,
     queue: BinaryHeap<Scheduled>,
+    /// What will happen, by place.
+    ahead: Vec<Option<What>>,
+    /// The places that are free.
+    free: Vec<usize>,
     pub(crate) processes: Vec<Process>,
     pub(crate) counts: FaultCounts,
     pub(crate) trace: Trace,
@@ -159,6 +149,8 @@ impl Scheduler {
             now: 0,
             sequence: 0,
             queue: BinaryHeap::new(),
+            ahead: Vec::new(),
+            free: Vec::new(),
             processes: Vec::new(),
             counts: FaultCounts::new(),
             trace: Trace::new(seed),
@@ -189,10 +181,13 @@ impl Scheduler {
 
     /// The next event, at whose time it then is.
     pub(crate) fn pop(&mut self) -> Option<What> {
-        let Scheduled { time, what, .. } = self.queue.pop()?;
+        let Reverse((time, _, place)) = self.queue.pop()?;
         assert!(time >= self.now);
         self.now = time;
-        Some(what)
+        self.free.push(place);
+        let what = self.ahead[place].take();
+        assert!(what.is_some(), "what is queued happens once");
+        what
     }
 
     /// Lets `what` happen after `delay` ns.
@@ -203,7 +198,12 @@ impl Scheduler {
     /// Lets `what` happen at `time`, or now if that is past.
     pub(crate) fn at(&mut self, time: u64, what: What) {
         self.sequence += 1;
-        self.queue.push(Scheduled { time: time.max(self.now), sequence: self.sequence, what });
+        let place = self.free.pop().unwrap_or_else(|| {
+            self.ahead.push(None);
+            self.ahead.len() - 1
+        });
+        self.ahead[place] = Some(what);
+        self.queue.push(Reverse((time.max(self.now), self.sequence, place)));
     }
 
     // ---- processes
