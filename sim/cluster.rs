@@ -687,7 +687,9 @@ fn draw_clock(options: &Options, prng: &mut Prng) -> Clock {
     let drawn = i64::try_from(prng.below(options.drift * 2 + 1)).expect("small");
     // A few tens of milliseconds apart, as machines are.
     let apart = prng.below(20 * MS);
-    Clock { drift_ppm: drawn - span, base: prng.below(1 << 40), wall_ahead: WALL_START + apart }
+    let base = prng.below(1 << 40);
+    // Monotonic clocks begin anywhere; wall clocks do not.
+    Clock { drift_ppm: drawn - span, base, wall_ahead: WALL_START + apart - base }
 }
 
 fn format(disk: &mut Disk, state: &SuperblockState) {
