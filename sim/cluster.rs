@@ -34,6 +34,10 @@ use vsr::stdx::Prng;
 use vsr::storage::{Format, Request as StorageRequest, SuperblockState};
 use vsr::wire::{ClusterId, Command, Header, Message, PrepareId, ReplicaIndex};
 
+#[cfg(test)]
+#[path = "scenarios/hooks_cluster.rs"]
+mod hooks;
+
 /// How often the driver looks around, ns.
 const DRIVER_NS: u64 = 10 * MS;
 /// The cluster's number.

@@ -31,6 +31,8 @@ mod workload;
 mod world;
 
 #[cfg(test)]
+mod scenarios;
+#[cfg(test)]
 mod tests;
 
 pub(crate) use command::main;
