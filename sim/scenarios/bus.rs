@@ -79,7 +79,10 @@ fn bus_backup_restarted_hears_its_primary_at_once() {
         t.run_for(100);
         assert_eq!(t.commit(who), 4);
     }
+    // Both at once: if each of them missed the primary, that would be votes enough.
+    t.on(B_).restart();
     t.run_for(1000);
+    assert_eq!((t.view(R_), t.commit(R_)), (0, 4));
     assert!(t.recorded(StartViewChange::CODE, __, __).is_empty(), "nobody missed the primary");
     t.finish();
 }

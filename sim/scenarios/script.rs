@@ -34,6 +34,8 @@ pub(crate) struct Rule {
     op: Option<Op>,
     times: u64,
     pub(super) hits: u64,
+    /// It shows something though it is never hit.
+    pub(super) is_optional: bool,
 }
 
 /// A frame on its way.
@@ -76,7 +78,8 @@ pub(crate) struct ClientScript {
 impl Rule {
     fn new(action: Action, command: u8) -> Self {
         let times = u64::MAX;
-        Self { action, command, from: None, to: None, op: None, times, hits: 0 }
+        let (from, to) = (None, None);
+        Self { action, command, from, to, op: None, times, hits: 0, is_optional: false }
     }
 
     /// Drops every frame of this command, or of [`ANY`].
@@ -98,6 +101,12 @@ impl Rule {
     /// Only so many of them.
     pub(super) fn times(mut self, times: u64) -> Self {
         self.times = times;
+        self
+    }
+
+    /// It depends on chance whether there is something to hit.
+    pub(super) fn optional(mut self) -> Self {
+        self.is_optional = true;
         self
     }
 

@@ -109,13 +109,13 @@ fn sessions_eviction_is_the_same_after_a_failover() {
 fn sessions_unknown_to_a_new_primary_with_an_unexecuted_log_are_not_evicted() {
     let mut t = Scenario::new(3);
     // The session is open, and only the old primary knows that.
-    t.cut(C0, B_);
+    let by_way = t.rule(Rule::drop(Request::CODE).optional(), C0, B_);
     let lost = t.rule(Rule::drop(Commit::CODE).op(2), R0, B_);
     t.push(C0, Step::Register);
     t.run_until("it is told", |t| t.cluster.is_client_registered(0) && t.hits(lost) > 0);
     assert_eq!((t.commit(R0), t.op(R1), t.commit(R1), t.view(R1)), (2, 2, 1, 0));
-    t.join(C0, B_);
     t.on(R0).stop();
+    t.end(by_way);
     t.rule(Rule::drop(PrepareOk::CODE), R2, R1);
     t.run_until("the next works", |t| t.is(R1, Status::Normal) && t.view(R1) == 1);
     t.ask(C0, 1);
