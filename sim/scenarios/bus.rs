@@ -38,7 +38,7 @@ fn bus_bits_flipped_cost_the_connection_only() {
 fn bus_connects_that_fail_are_tried_again() {
     is_served(|options| {
         options.reset = 10_000;
-        (options.refuse, options.unanswered, options.half_open) = (300_000, 100_000, 100_000);
+        (options.refuse, options.unanswered, options.half_open) = (300_000, 30_000, 30_000);
         (options.accept_fail, options.accept_late) = (300_000, 500_000);
     });
 }

@@ -5,7 +5,7 @@ use super::dsl::*;
 use super::script::{ANY, Rule, Step};
 use super::{Survives, Target};
 use vsr::replica::Status;
-use vsr::wire::{Commit, DoViewChange, Ping, Prepare, PrepareOk, StartView, StartViewChange};
+use vsr::wire::{Commit, DoViewChange, Prepare, PrepareOk, StartView, StartViewChange};
 
 #[test]
 fn view_change_primary_dies_next_takes_over() {
@@ -293,9 +293,7 @@ fn view_change_promise_survives_a_restart() {
     t.run_for(100);
     // Replica 2 misses the primary for a moment, hears the old vote and promises view 1.
     let silence = t.rule(Rule::drop(Commit::CODE), R0, R2);
-    t.rule(Rule::hold(DoViewChange::CODE), R2, R_);
-    t.rule(Rule::drop(Ping::CODE), R2, R_);
-    t.rule(Rule::drop(StartViewChange::CODE), R2, R_);
+    t.rule(Rule::drop(ANY), R2, R_);
     t.run_until("it votes", |t| t.hits(silence) > 30);
     t.release();
     t.run_until("it promises", |t| t.view(R2) == 1);
@@ -325,7 +323,7 @@ fn view_change_start_view_lost_keeps_the_log_and_raises_no_log_view() {
     assert_eq!((t.view(R2), t.log_view(R2), t.op(R2), t.to_repair(R2)), (1, 0, 5, 0));
     // What it says in the next view is still of view 0: the log of view 1 wins.
     t.on(R0).start();
-    t.run_until("two go on", |t| t.is(R0, Status::Normal) && t.view(R0) == 1);
+    t.run_until("two go on", |t| t.is(R0, Status::Normal) && t.view(R0) >= 1);
     t.request(2);
     t.on(R1).stop();
     t.run_for(100);
@@ -355,7 +353,8 @@ fn view_change_lagging_primary_repairs_before_it_works() {
     t.on(R1).join();
     t.on(R0).stop();
     t.run_until("view 1 works", |t| t.is(R1, Status::Normal) && t.view(R1) == 1);
-    assert_eq!((t.op(R1), t.commit(R1)), (34, 34));
+    // The last may be in flight again: nobody alive knew that it was committed.
+    assert!(t.op(R1) == 34 && t.commit(R1) >= 33);
     assert!(t.repaired(R1) >= 28);
     t.request(2);
     t.finish();
