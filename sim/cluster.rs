@@ -35,6 +35,10 @@ use vsr::storage::superblock::superblock_zone;
 use vsr::storage::{Format, Request as StorageRequest, SuperblockState};
 use vsr::wire::{ClusterId, Command, Header, Message, PrepareId, ReplicaIndex};
 
+#[cfg(test)]
+#[path = "scenarios/hooks_cluster.rs"]
+mod hooks;
+
 /// How often the driver looks around, ns.
 const DRIVER_NS: u64 = 10 * MS;
 /// The cluster's number.
@@ -680,7 +684,9 @@ fn draw_clock(options: &Options, prng: &mut Prng) -> Clock {
     let drawn = i64::try_from(prng.below(options.drift * 2 + 1)).expect("small");
     // A few tens of milliseconds apart, as machines are.
     let apart = prng.below(20 * MS);
-    Clock { drift_ppm: drawn - span, base: prng.below(1 << 40), wall_ahead: WALL_START + apart }
+    let base = prng.below(1 << 40);
+    // Monotonic clocks begin anywhere; wall clocks do not.
+    Clock { drift_ppm: drawn - span, base, wall_ahead: WALL_START + apart - base }
 }
 
 /// Formats a disk. Files that were formatted differ in their superblocks alone: so with the disk of

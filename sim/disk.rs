@@ -39,6 +39,10 @@ use vsr::stdx::{AlignedBuffer, Prng};
 use vsr::storage::layout::{SUPERBLOCK_COPIES, SUPERBLOCK_COPY_SIZE};
 use vsr::storage::{Geometry, Layout};
 
+#[cfg(test)]
+#[path = "scenarios/hooks_disk.rs"]
+pub(super) mod hooks;
+
 const SECTOR: usize = SECTOR_SIZE as usize;
 /// Of a healed disk.
 const LATENCY_HEALED: Delay = Delay { min: 20_000, mean: 500_000 };

@@ -37,6 +37,8 @@ mod golden_scenarios;
 #[cfg(test)]
 mod golden_world;
 #[cfg(test)]
+mod scenarios;
+#[cfg(test)]
 mod tests;
 
 pub(crate) use command::main;

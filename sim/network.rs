@@ -27,6 +27,10 @@ use vsr::constants::HEADER_SIZE;
 use vsr::io::SocketId;
 use vsr::stdx::Prng;
 
+#[cfg(test)]
+#[path = "scenarios/hooks_network.rs"]
+mod hooks;
+
 /// Connections that may wait to be accepted.
 const BACKLOG_MAX: usize = 64;
 /// The port of all listeners.
@@ -138,6 +142,9 @@ pub(crate) struct Network {
     /// Frames of replicas, for the checkers.
     spoken: Vec<(usize, usize, Bytes)>,
     replica_count: usize,
+    /// What a scenario does to single frames.
+    #[cfg(test)]
+    pub(crate) script: super::scenarios::Script,
 }
 
 /// Where a process listens, or seems to come from.
@@ -193,6 +200,8 @@ impl Network {
             is_healed: vec![false; process_count],
             spoken: Vec::new(),
             replica_count,
+            #[cfg(test)]
+            script: super::scenarios::Script::default(),
         }
     }
 
@@ -650,6 +659,8 @@ impl Network {
         if from < self.replica_count {
             self.spoken.push((from, to, frame.clone()));
         }
+        #[cfg(test)]
+        let Some(frame) = self.script.fate(from, to, frame) else { return };
         if self.path(from, to).is_cut {
             return scheduler.fault(from, Fault::PathCut, to as u64, connection);
         }

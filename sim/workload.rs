@@ -31,6 +31,10 @@ use vsr::io::{Event, IO};
 use vsr::stdx::Prng;
 use vsr::wire::ClusterId;
 
+#[cfg(test)]
+#[path = "scenarios/hooks_client.rs"]
+mod hooks;
+
 /// How many calls there are to be made, over all clients.
 #[derive(Debug)]
 pub(crate) struct Budget {
@@ -73,6 +77,9 @@ pub(crate) struct ClientSlot {
     /// The last that was seen of each key.
     seen: BTreeMap<Bytes, Option<Bytes>>,
     events: Vec<Event>,
+    /// What it is to do, if a scenario says so.
+    #[cfg(test)]
+    pub(crate) script: Option<super::scenarios::ClientScript>,
 }
 
 impl ClientSlot {
@@ -98,6 +105,8 @@ impl ClientSlot {
             calls: 0,
             seen: BTreeMap::new(),
             events: Vec::new(),
+            #[cfg(test)]
+            script: None,
         }
     }
 
@@ -170,7 +179,7 @@ impl ClientSlot {
                 self.note("answered", answer.op, answer.view.0.into());
                 self.remember(&call, &result);
                 budget.answered += 1;
-                checkers.on_return(self.client, now, result);
+                self.end_call(now, result, checkers);
                 self.rest(now, options);
             }
             Outcome::Deregistered => self.leave(now, CallResult::NotDone, budget, checkers),
@@ -186,6 +195,13 @@ impl ClientSlot {
         Ok(())
     }
 
+    /// The open call has ended, and has been taken.
+    fn end_call(&mut self, now: u64, result: CallResult, checkers: &mut Checkers) {
+        #[cfg(test)]
+        self.note_result(&result);
+        checkers.on_return(self.client, now, result);
+    }
+
     /// Does what is due.
     fn on_time(
         &mut self,
@@ -194,6 +210,10 @@ impl ClientSlot {
         budget: &mut Budget,
         checkers: &mut Checkers,
     ) {
+        #[cfg(test)]
+        if self.on_time_scripted(now, options, budget, checkers) {
+            return;
+        }
         match self.phase {
             Phase::Away { until } if now >= until && budget.begun < budget.max => {
                 self.come(now, options);
@@ -256,7 +276,7 @@ impl ClientSlot {
             if result == CallResult::Unknown {
                 budget.unknown += 1;
             }
-            checkers.on_return(self.client, now, result);
+            self.end_call(now, result, checkers);
         }
         if let Some(mut endpoint) = self.endpoint.take() {
             endpoint.close(&mut self.io);
@@ -301,8 +321,20 @@ impl ClientSlot {
         checkers: &mut Checkers,
     ) {
         let call = self.draw_call(options);
-        let body = Bytes::from(call.request());
         let is_query = call.is_read() && self.prng.below(100) < options.query_percent;
+        self.invoke(call, is_query, now, options, budget, checkers);
+    }
+
+    fn invoke(
+        &mut self,
+        call: Call,
+        is_query: bool,
+        now: u64,
+        options: &Options,
+        budget: &mut Budget,
+        checkers: &mut Checkers,
+    ) {
+        let body = Bytes::from(call.request());
         let endpoint = self.endpoint.as_mut().expect("it is idle");
         if is_query {
             endpoint.query(body);

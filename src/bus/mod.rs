@@ -9,8 +9,9 @@
 //! ```
 //!
 //! One connection for each pair of replicas: the higher index dials the lower, again and again,
-//! with back-off. A client dials a replica when it has something to send to it. Whoever dials
-//! speaks first of its own accord, so there is no greeting: a peer is known by its first message.
+//! with back-off. A client dials a replica when it has something to send to it. There is no
+//! greeting, a peer is known by its first message: so whoever dials is to speak as soon as
+//! [`MessageBus::take_connected`] says that it can, or the other side has nobody to send to.
 //! A replica that is sent something and says nothing for 10 s is given up and dialled anew, so
 //! replicas are to exchange something more often than that: they ping each other every second.
 //!
@@ -193,6 +194,8 @@ pub struct MessageBus {
     unknown: BTreeSet<ConnectionId>,
     /// By replica index.
     dials: Vec<Dial>,
+    /// A bit for each replica that was dialled and has accepted, since that was last asked for.
+    connected: u8,
 
     /// The connections with something to read, by class, each once, in the order of service.
     ready_replicas: VecDeque<ConnectionId>,
@@ -249,6 +252,7 @@ impl MessageBus {
             clients: BTreeMap::new(),
             unknown: BTreeSet::new(),
             dials,
+            connected: 0,
             ready_replicas: VecDeque::new(),
             ready_unknown: VecDeque::new(),
             ready_clients: VecDeque::new(),
@@ -311,6 +315,13 @@ impl MessageBus {
         self.invariants();
     }
 
+    /// The replicas that were dialled and have accepted since the last call: they do not know yet
+    /// who it was.
+    pub fn take_connected(&mut self) -> impl Iterator<Item = ReplicaIndex> + use<> {
+        let connected = std::mem::take(&mut self.connected);
+        (0..self.replica_count).filter(move |index| connected >> index & 1 == 1).map(ReplicaIndex)
+    }
+
     /// Notes what an event says of a socket that this bus [`Self::owns`]; events of others are
     /// ignored. Nothing is read or sent here.
     pub fn on_event<I: IO>(
@@ -329,7 +340,11 @@ impl MessageBus {
         if matches!(connection.state, State::Connecting(_)) {
             match io.connected(socket) {
                 Ok(false) => return,
-                Ok(true) => connection.on_connected(self.tick),
+                Ok(true) => {
+                    connection.on_connected(self.tick);
+                    let replica = connection.dialled.expect("it was connecting");
+                    self.connected |= 1 << replica.0;
+                }
                 Err(error) => {
                     log::debug!("{}: connect: {error}", self.config.identity);
                     self.close(io, id, "the connect failed");

@@ -356,6 +356,28 @@ fn a_peer_that_accepts_and_closes_is_not_dialled_in_a_storm() {
 }
 
 #[test]
+fn who_dialled_is_told_that_it_can_speak() {
+    let world = World::new(6);
+    let mut zero = Process::replica(&world, 0);
+    let mut one = Process::replica(&world, 1);
+    for _ in 0..10 {
+        one.turn();
+        zero.turn();
+    }
+    // The one that accepted does not know yet who is there.
+    assert_eq!(zero.bus.send(replica(1), &ping(0, 1)), Err(Dropped::NotConnected));
+    assert_eq!(zero.bus.take_connected().count(), 0);
+    assert_eq!(one.bus.take_connected().collect::<Vec<_>>(), [ReplicaIndex(0)]);
+    assert_eq!(one.bus.take_connected().count(), 0, "told once");
+    assert_eq!(one.bus.send(replica(0), &ping(1, 1)), Ok(()));
+    for _ in 0..3 {
+        one.turn();
+        zero.turn();
+    }
+    assert_eq!(zero.bus.send(replica(1), &ping(0, 2)), Ok(()));
+}
+
+#[test]
 fn a_client_dials_when_it_has_something_to_send() {
     let world = World::new(5);
     let mut zero = Process::replica(&world, 0);

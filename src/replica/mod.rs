@@ -564,6 +564,12 @@ impl Replica {
         }
     }
 
+    /// A connection that was dialled here stands. The other side knows who it was, and can send, by
+    /// the first message alone: a backup with nothing to say would not hear its primary.
+    pub fn on_connected(&mut self, to: ReplicaIndex, effects: &mut Effects) {
+        self.send_ping(to, effects);
+    }
+
     /// Ten milliseconds have passed on the logical clock.
     pub fn on_tick(&mut self, effects: &mut Effects) {
         self.tick += 1;
@@ -659,24 +665,27 @@ impl Replica {
     }
 
     fn send_pings(&mut self, effects: &mut Effects) {
-        let author = self.author();
+        for to in self.others() {
+            self.send_ping(to, effects);
+        }
+    }
+
+    fn send_ping(&mut self, to: ReplicaIndex, effects: &mut Effects) {
         let Geometry { message_size, journal_slots, block_size, pipeline, clients_max } =
             self.geometry;
-        for to in self.others() {
-            let ping = Ping {
-                timestamp_monotonic: self.now.monotonic,
-                incarnation_target: self.table.incarnations[to.index()],
-                checkpoint_op: self.superblock.state().op_checkpoint,
-                checkpoint_id: 0,
-                message_size,
-                journal_slots,
-                block_size,
-                pipeline,
-                clients_max,
-                replica_count: self.replica_count,
-            };
-            self.send(to, Message::new(&author, ping, &[]), effects);
-        }
+        let ping = Ping {
+            timestamp_monotonic: self.now.monotonic,
+            incarnation_target: self.table.incarnations[to.index()],
+            checkpoint_op: self.superblock.state().op_checkpoint,
+            checkpoint_id: 0,
+            message_size,
+            journal_slots,
+            block_size,
+            pipeline,
+            clients_max,
+            replica_count: self.replica_count,
+        };
+        self.send_command(to, ping, effects);
     }
 
     fn on_ping(&mut self, header: &crate::wire::Header<Ping>, effects: &mut Effects) {

@@ -212,6 +212,10 @@ impl<S: StateMachine> Server<S> {
             self.on_event(io, event, observer)?;
         }
         self.events = events;
+        for replica in self.bus.take_connected() {
+            self.replica.on_connected(replica, &mut self.effects);
+            self.drain(io, observer)?;
+        }
 
         let mut received = std::mem::take(&mut self.received);
         self.more = self.bus.receive(io, &mut received);

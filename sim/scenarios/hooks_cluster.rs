@@ -1,0 +1,130 @@
+//! What scenarios need of a cluster: to start, stop and damage its processes by name, and to look
+//! at them.
+//!
+//! **Invariants:** nothing happens by chance: the driver of the faults sleeps.
+
+use super::{CLUSTER, Cluster, Failure, format};
+use crate::sim::disk::Disk;
+use crate::sim::options::Options;
+use crate::sim::scenarios::{ClientScript, Survives};
+use crate::sim::workload::ClientSlot;
+use vsr::replica::Replica;
+use vsr::server::Server;
+use vsr::state_machine::kv::Kv;
+use vsr::stdx::Prng;
+use vsr::storage::{Geometry, SuperblockState};
+use vsr::wire::{ClientId, ClusterId, ReplicaIndex, StatusReport};
+
+impl Cluster {
+    /// A cluster in which nothing happens by chance. Its replicas start by themselves.
+    pub(crate) fn new_scripted(seed: u64, options: Options) -> Self {
+        let mut cluster = Self::new(seed, options, false, &mut Prng::from_seed(seed));
+        cluster.is_calm = true;
+        cluster.budget.max = 0;
+        for client in &mut cluster.clients {
+            client.script = Some(ClientScript::default());
+        }
+        cluster
+    }
+
+    pub(crate) fn replica_count(&self) -> usize {
+        self.replicas.len()
+    }
+
+    pub(crate) fn client_count(&self) -> usize {
+        self.clients.len()
+    }
+
+    pub(crate) fn client(&mut self, index: usize) -> &mut ClientSlot {
+        &mut self.clients[index]
+    }
+
+    pub(crate) fn is_client_busy(&self, index: usize) -> bool {
+        self.clients[index].is_busy()
+    }
+
+    pub(crate) fn is_client_registered(&self, index: usize) -> bool {
+        self.clients[index].is_registered()
+    }
+
+    /// The client's process dies with whatever it has in flight.
+    pub(crate) fn vanish_client(&mut self, index: usize) {
+        self.clients[index].vanish_now(&mut self.budget, &mut self.checkers);
+    }
+
+    pub(crate) fn server(&self, replica: usize) -> Option<&Server<Kv>> {
+        self.replicas[replica].server.as_ref()
+    }
+
+    pub(crate) fn replica(&self, replica: usize) -> Option<&Replica> {
+        self.server(replica).map(Server::replica)
+    }
+
+    /// What the replica tells an operator.
+    pub(crate) fn report(&self, replica: usize) -> Option<StatusReport> {
+        let server = self.server(replica)?;
+        let sessions = server.executor().sessions_count();
+        let message = server.replica().status_message(ClientId(1), sessions);
+        Some(StatusReport::decode(message.body()).expect("its own report"))
+    }
+
+    /// Kills a replica for good; what is in flight to its disk ends as told.
+    pub(crate) fn stop(&mut self, replica: usize, survives: Survives) {
+        self.world.borrow_mut().network.forget_spoken();
+        self.world.borrow_mut().disks[replica].settle_in_flight(survives);
+        self.crash(replica);
+        self.replicas[replica].restart_at = u64::MAX;
+    }
+
+    /// It stands still until it is told to go on.
+    pub(crate) fn pause_for_good(&mut self, process: usize) {
+        self.paused_until[process] = u64::MAX;
+        self.world.borrow_mut().scheduler.pause(process, true);
+    }
+
+    /// It is not to start by itself.
+    pub(crate) fn hold(&mut self, replica: usize) {
+        assert!(self.replicas[replica].server.is_none());
+        self.replicas[replica].restart_at = u64::MAX;
+    }
+
+    /// Starts a dead replica, now.
+    ///
+    /// # Errors
+    /// It cannot be started; it is dead then.
+    pub(crate) fn start_now(&mut self, replica: usize) -> Result<(), Failure> {
+        self.replicas[replica].restart_at = 0;
+        let result = self.start(replica);
+        if result.is_err() && self.replicas[replica].server.is_none() {
+            self.kill(replica, false);
+            self.replicas[replica].restart_at = u64::MAX;
+        }
+        result
+    }
+
+    /// Its file is lost, and an operator formats it anew.
+    pub(crate) fn reformat(&mut self, replica: usize, cluster: Option<u128>) {
+        let geometry = self.options.geometry();
+        self.reformat_as(replica, replica, cluster, geometry);
+    }
+
+    /// The file of `replica` is formatted as that of another.
+    pub(crate) fn reformat_as(
+        &mut self,
+        replica: usize,
+        index: usize,
+        cluster: Option<u128>,
+        geometry: Geometry,
+    ) {
+        assert!(self.replicas[replica].server.is_none(), "its process is dead");
+        let replica_count = u8::try_from(self.replicas.len()).expect("at most six");
+        let incarnation = self.prng.next_u64().max(1);
+        let index = ReplicaIndex(u8::try_from(index).expect("at most six"));
+        let cluster = cluster.map_or(CLUSTER, ClusterId);
+        let state =
+            SuperblockState::formatted(cluster, index, replica_count, incarnation, geometry);
+        let disk: &mut Disk = &mut self.world.borrow_mut().disks[replica];
+        disk.erase();
+        format(disk, &state);
+    }
+}

@@ -1,0 +1,158 @@
+//! What scenarios do to a disk: named damage at named places, and crashes that leave exactly what
+//! they say.
+//!
+//! **Invariants:** nothing is drawn: the same call leaves the same bytes.
+
+use super::{Disk, Operation, Place, SECTOR};
+use crate::sim::random::Delay;
+use vsr::storage::Geometry;
+use vsr::wire::Op;
+
+/// All sectors of a disk.
+pub(crate) type Image = Vec<Option<Box<[u8; SECTOR]>>>;
+
+/// What of the writes in flight a crash leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Survives {
+    /// All of them.
+    All,
+    /// None of them.
+    Nothing,
+    /// Of writes of prepares all but the first sector; of others nothing.
+    PrepareTails,
+    /// Prepares, but not their redundant headers, nor the superblock.
+    Prepares,
+    /// Of the copies of the superblock in flight only the second half; all else.
+    SuperblockTails,
+}
+
+/// What is damaged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// The first sector of the prepare's slot.
+    Prepare(Op),
+    /// The body of the prepare alone.
+    Body(Op),
+    /// The redundant header.
+    Header(Op),
+    /// The whole sector of the headers ring with the redundant header.
+    HeaderSector(Op),
+    /// A copy of the superblock.
+    Superblock(u8),
+}
+
+impl Disk {
+    /// How long reads and writes take from now on, ns.
+    pub(crate) fn set_latency(&mut self, read: u64, write: u64) {
+        self.options.read = Delay { min: read, mean: 0 };
+        self.options.write = Delay { min: write, mean: 0 };
+    }
+
+    fn geometry(&self) -> &Geometry {
+        &self.layout.geometry
+    }
+
+    fn offset(&self, target: Target) -> u64 {
+        let per_sector = vsr::constants::HEADERS_PER_SECTOR;
+        match target {
+            Target::Prepare(op) => self.layout.prepare_offset(self.geometry().slot(op)),
+            Target::Body(op) => {
+                self.offset(Target::Prepare(op)) + u64::from(vsr::constants::HEADER_SIZE)
+            }
+            Target::HeaderSector(op) => {
+                self.layout.headers_offset(self.geometry().slot(op) / per_sector)
+            }
+            Target::Header(op) => {
+                let slot = self.geometry().slot(op);
+                let entry = u64::from(slot % per_sector) * u64::from(vsr::constants::HEADER_SIZE);
+                self.layout.headers_offset(slot / per_sector) + entry
+            }
+            Target::Superblock(copy) => self.layout.superblock_offset(copy),
+        }
+    }
+
+    /// Damages what lies there: some bits are others, in each header of a whole sector.
+    pub(crate) fn corrupt(&mut self, target: Target) {
+        let offset = usize::try_from(self.offset(target)).expect("some MiB");
+        let place = &mut self.sectors[offset / SECTOR];
+        let sector = place.get_or_insert_with(|| Box::new([0; SECTOR]));
+        match target {
+            Target::HeaderSector(_) => {
+                sector.iter_mut().step_by(64).for_each(|byte| *byte ^= 0x55);
+            }
+            _ => sector[offset % SECTOR + 17] ^= 0x55,
+        }
+    }
+
+    /// It can no longer be read.
+    pub(crate) fn lose_sector(&mut self, target: Target) {
+        let sector = self.offset(target) / SECTOR as u64;
+        self.unreadable.insert(sector);
+    }
+
+    /// Another disk, of zeros, is in its place.
+    pub(crate) fn erase(&mut self) {
+        assert!(self.in_flight.is_empty(), "of a process that is dead");
+        self.sectors.fill(None);
+        self.unreadable.clear();
+    }
+
+    /// All sectors as they are.
+    pub(crate) fn image(&self) -> Image {
+        self.sectors.clone()
+    }
+
+    /// Puts all sectors back: what was written since was lost.
+    pub(crate) fn restore(&mut self, image: &Image) {
+        assert!(self.in_flight.is_empty(), "of a process that is dead");
+        self.sectors.clone_from(image);
+    }
+
+    /// The slot of `op` holds what it held in `image`: its write was lost.
+    pub(crate) fn lose_prepare_write(&mut self, op: Op, image: &Image) {
+        let range = self.slot_sectors(op);
+        self.sectors[range.clone()].clone_from_slice(&image[range]);
+    }
+
+    /// The prepare of `op` lies in the slot of `target`, and its own slot holds what it held in
+    /// `image`: its write was misdirected.
+    pub(crate) fn misdirect_prepare_write(&mut self, op: Op, target: Op, image: &Image) {
+        let (from, to) = (self.slot_sectors(op), self.slot_sectors(target));
+        let sectors = self.sectors[from].to_vec();
+        self.sectors[to].clone_from_slice(&sectors);
+        self.lose_prepare_write(op, image);
+    }
+
+    fn slot_sectors(&self, op: Op) -> std::ops::Range<usize> {
+        let offset = usize::try_from(self.offset(Target::Prepare(op))).expect("some MiB");
+        let first = offset / SECTOR;
+        first..first + self.geometry().message_size as usize / SECTOR
+    }
+
+    /// How many writes are in flight.
+    pub(crate) fn writes_in_flight(&self) -> usize {
+        let is_write = |operation: &Operation| matches!(operation, Operation::Write { .. });
+        self.in_flight.values().filter(|(_, operation)| is_write(operation)).count()
+    }
+
+    /// The process is about to die: of what is in flight this much is done, and no more.
+    pub(crate) fn settle_in_flight(&mut self, survives: Survives) {
+        for (_, operation) in std::mem::take(&mut self.in_flight).into_values() {
+            let Operation::Write { offset, sectors } = operation else { continue };
+            let place = self.place(offset);
+            for (index, sector) in sectors.chunks(SECTOR).enumerate() {
+                let is_second_half = index >= sectors.len() / SECTOR / 2;
+                let is_kept = match (survives, place) {
+                    (Survives::All, _) | (Survives::Prepares, Place::Prepare { .. }) => true,
+                    (Survives::PrepareTails, Place::Prepare { .. }) => index > 0,
+                    (Survives::SuperblockTails, Place::Superblock { .. }) => is_second_half,
+                    (Survives::SuperblockTails, _) => true,
+                    _ => false,
+                };
+                if is_kept {
+                    self.store(offset + (index * SECTOR) as u64, sector);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! Recovery: what comes back from the own data file, and what has to be asked of others first.
+
+use super::dsl::*;
+use super::script::Rule;
+use super::{Survives, Target};
+use vsr::replica::Status;
+use vsr::wire::{DoViewChange, PrepareOk, RequestStartView, StartView, StartViewChange};
+
+const ALL: [Survives; 5] = [
+    Survives::Nothing,
+    Survives::PrepareTails,
+    Survives::Prepares,
+    Survives::SuperblockTails,
+    Survives::All,
+];
+
+#[test]
+fn recovery_all_restart_together_come_back() {
+    for replicas in 1..=6 {
+        let mut t = Scenario::new(replicas);
+        t.request(10);
+        t.run();
+        t.on(R_).stop();
+        t.on(R_).start();
+        t.request(3);
+        t.run();
+        assert_eq!((t.commit(R_), t.answered(C0)), (15, 13));
+        t.finish();
+    }
+}
+
+#[test]
+fn recovery_all_crash_in_the_middle_of_writes() {
+    for replicas in [1, 2, 3, 5] {
+        for survives in ALL {
+            let mut t = Scenario::new(replicas);
+            t.request(3);
+            t.on(R_).slow_writes(20);
+            t.ask(C0, 3);
+            t.run_until("it is prepared", |t| t.op(A0) >= 6);
+            t.on(R_).stop_leaving(survives);
+            t.run_for(50);
+            t.on(R_).start();
+            t.on(R_).slow_writes(0);
+            t.run();
+            assert_eq!(t.answered(C0), 6);
+            t.finish();
+        }
+    }
+}
+
+#[test]
+fn recovery_rolling_restart_loses_nothing() {
+    let mut t = Scenario::new(3);
+    for round in 0..6 {
+        t.ask(C0, 5);
+        t.run_for(20);
+        t.on(Who::R(round % 3)).restart();
+        t.run();
+    }
+    assert_eq!(t.answered(C0), 30);
+    t.finish();
+}
+
+#[test]
+fn recovery_one_replica_prepare_damaged_is_refused() {
+    let mut t = Scenario::new(1);
+    t.request(5);
+    t.on(R0).stop();
+    t.on(R0).corrupt(Target::Prepare(4));
+    t.on(R0).refuses_to_start("op 4");
+    t.finish_stuck(None);
+}
+
+#[test]
+fn recovery_one_replica_header_damaged_is_repaired() {
+    let mut t = Scenario::new(1);
+    t.request(5);
+    t.on(R0).stop();
+    t.on(R0).corrupt(Target::Header(4));
+    t.on(R0).start();
+    t.run();
+    assert_eq!((t.commit(R0), t.to_repair(R0)), (7, 0));
+    t.finish();
+}
+
+#[test]
+fn recovery_head_uncertain_casts_no_vote() {
+    let mut t = Scenario::new(3);
+    t.request(5);
+    t.run();
+    t.on(R2).stop();
+    t.on(R2).corrupt(Target::Prepare(7));
+    t.rule(Rule::drop(StartView::CODE), R_, R2);
+    t.record();
+    t.on(R2).start();
+    t.run_for(300);
+    t.on(R0).stop();
+    t.run_for(5000);
+    assert_eq!((t.status(R2), t.view(R1), t.view(R2)), (Status::RecoveringHead, 0, 0));
+    for command in [StartViewChange::CODE, DoViewChange::CODE, PrepareOk::CODE] {
+        assert!(t.recorded(command, R2, R_).is_empty());
+    }
+    // The one that votes alone is answered by the third: it takes the two of them.
+    t.on(R0).start();
+    t.run_until("the two go on", |t| t.is(R1, Status::Normal) && t.view(R1) >= 1);
+    assert_eq!(t.status(R2), Status::RecoveringHead);
+    t.end_all();
+    t.run();
+    assert_eq!((t.commit(R_), t.to_repair(R_)), (7, 0));
+    t.finish();
+}
+
+#[test]
+fn recovery_head_uncertain_believes_no_answer_to_another_life() {
+    let mut t = Scenario::new(3);
+    t.request(5);
+    t.run();
+    t.on(R2).stop();
+    t.on(R2).corrupt(Target::Prepare(7));
+    t.record();
+    t.rule(Rule::drop(StartView::CODE), R_, R2);
+    t.on(R2).start();
+    t.run_for(300);
+    // The answers to this life are on their way when it ends.
+    let late = t.recorded(StartView::CODE, R0, R2);
+    t.on(R2).restart();
+    t.run_for(100);
+    assert!(t.replay(&late) > 0);
+    t.run_for(300);
+    assert_eq!(t.status(R2), Status::RecoveringHead);
+    t.end_all();
+    t.run();
+    assert_eq!(t.status(R_), Status::Normal);
+    t.finish();
+}
+
+#[test]
+fn recovery_head_uncertain_while_a_view_change_passes_by() {
+    let mut t = Scenario::new(5);
+    t.request(5);
+    t.run();
+    let last = Who::R(4);
+    t.on(last).stop();
+    t.on(last).corrupt(Target::Prepare(7));
+    t.on(last).cut(Both);
+    t.on(last).start();
+    t.on(R0).stop();
+    t.request(3);
+    assert_eq!((t.view(R1), t.view(last)), (1, 0));
+    t.on(last).join();
+    t.run();
+    assert_eq!((t.status(last), t.view(last), t.commit(last)), (Status::Normal, 1, 10));
+    t.finish();
+}
+
+#[test]
+fn recovery_request_start_view_lost_is_asked_again() {
+    let mut t = Scenario::new(3);
+    t.request(5);
+    t.run();
+    t.on(R2).stop();
+    t.on(R2).corrupt(Target::Prepare(7));
+    t.rule(Rule::drop(RequestStartView::CODE).times(5), R2, R_);
+    t.on(R2).start();
+    t.run();
+    assert_eq!((t.status(R_), t.to_repair(R_)), (Status::Normal, 0));
+    t.finish();
+}
+
+#[test]
+fn recovery_every_head_uncertain_stops_the_cluster() {
+    let mut t = Scenario::new(3);
+    t.request(5);
+    t.run();
+    t.on(R_).stop();
+    t.on(R_).corrupt(Target::Prepare(7));
+    t.on(R_).start();
+    t.run_for(2000);
+    assert_eq!(t.status(R_), Status::RecoveringHead);
+    t.finish_stuck(Some("core_recovering_head"));
+}
+
+#[test]
+fn recovery_cut_tail_does_not_come_back() {
+    // The primary alone had an op; the view that cut it was long ago when it returns.
+    let mut t = Scenario::new(3);
+    t.request(2);
+    t.run();
+    t.cut(R0, B_);
+    t.ask(C0, 1);
+    t.run_until("it is prepared", |t| t.has(R0, 5));
+    t.on(R0).stop();
+    t.join(R0, B_);
+    t.request(1);
+    for _ in 0..3 {
+        t.on(R1).restart();
+        t.request(1);
+        t.on(R2).restart();
+        t.request(1);
+    }
+    t.on(R0).start();
+    t.run();
+    t.on(R0).restart();
+    t.run();
+    assert_eq!(t.to_repair(R_), 0);
+    t.finish();
+}
+
+#[test]
+fn recovery_file_of_another_replica_is_refused() {
+    let mut t = Scenario::new(3);
+    t.request(2);
+    t.on(R2).stop();
+    let geometry = t.cluster.options.geometry();
+    t.cluster.reformat_as(2, 1, None, geometry);
+    t.on(R2).refuses_to_start("replica 1");
+    t.finish();
+}
+
+#[test]
+fn recovery_file_of_another_cluster_is_refused() {
+    let mut t = Scenario::new(3);
+    t.request(2);
+    t.on(R2).stop();
+    t.cluster.reformat(2, Some(77));
+    t.on(R2).refuses_to_start("cluster 77");
+    t.finish();
+}
