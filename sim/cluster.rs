@@ -33,7 +33,7 @@ use vsr::state_machine::{Reply, StateMachine};
 use vsr::stdx::Prng;
 use vsr::storage::superblock::superblock_zone;
 use vsr::storage::{Format, Request as StorageRequest, SuperblockState};
-use vsr::wire::{ClusterId, Command, Header, Message, PrepareId, ReplicaIndex};
+use vsr::wire::{ClusterId, Command, Header, Message, ReplicaIndex};
 
 #[cfg(test)]
 #[path = "scenarios/hooks_cluster.rs"]
@@ -88,8 +88,6 @@ pub(crate) struct Cluster {
     rolling_at: u64,
     /// The faults of processes, paths and clocks are over.
     is_calm: bool,
-    /// By op, from 0: what was committed.
-    committed: Vec<Option<PrepareId>>,
     /// Kept to keep its memory.
     spoken: Vec<(usize, usize, Bytes)>,
 }
@@ -97,7 +95,6 @@ pub(crate) struct Cluster {
 /// Tells the checkers what a replica executes.
 struct Watcher<'a> {
     checkers: &'a mut Checkers,
-    committed: &'a mut Vec<Option<PrepareId>>,
     replica: u8,
     now: u64,
     failure: Option<String>,
@@ -107,11 +104,6 @@ impl Observer<Kv> for Watcher<'_> {
     fn on_commit(&mut self, prepare: &Message, executor: &Executor<Kv>) {
         let header = prepare.prepare_header();
         let id = header.id();
-        let place = usize::try_from(header.op()).expect("a short log");
-        if self.committed.len() <= place {
-            self.committed.resize(place + 1, None);
-        }
-        self.committed[place].get_or_insert(id);
         let digest = Some(executor.digest());
         let commit = Commit { op: executor.op(), id, parent: header.command.parent, digest };
         let result = self.checkers.on_commit(self.replica, commit, self.now / DRIVER_NS);
@@ -179,7 +171,6 @@ impl Cluster {
             rolling: Vec::new(),
             rolling_at: 0,
             is_calm: false,
-            committed: Vec::new(),
             spoken: Vec::new(),
             world,
             options,
@@ -220,7 +211,6 @@ impl Cluster {
         let server = slot.server.as_mut().expect("a process that is alive has a server");
         let mut watcher = Watcher {
             checkers: &mut self.checkers,
-            committed: &mut self.committed,
             replica: u8::try_from(process).expect("at most six"),
             now,
             failure: None,
@@ -519,6 +509,9 @@ impl Cluster {
         self.options.call_timeout = self.options.call_timeout.max(10_000_000);
         self.options.think_mean = self.options.think_mean.min(50_000);
         self.options.read_percent = self.options.read_percent.min(50);
+        // More clients than sessions evict each other for ever.
+        let sessions = usize::try_from(self.options.sessions).expect("a few");
+        self.clients.iter_mut().skip(sessions).for_each(ClientSlot::retire);
         let clients: Vec<usize> = (self.replicas.len()..self.paused_until.len()).collect();
         {
             let network = &mut self.world.borrow_mut().network;
@@ -558,7 +551,26 @@ impl Cluster {
         if !core.iter().any(|replica| self.replicas[*replica].is_member) {
             return (0..replicas).collect();
         }
+        while !self.is_sufficient(&core) {
+            core.push(all.swap_remove(self.prng.index(all.len())));
+            core.sort_unstable();
+        }
         core
+    }
+
+    /// Whether, of every op, the replicas that are not in the core and those in it on whose disk it
+    /// is hurt are together fewer than a replication quorum. Then whatever was committed lies
+    /// intact in the core; and of what does not, a nack quorum of the core is certain.
+    fn is_sufficient(&self, core: &[usize]) -> bool {
+        let disks = &self.world.borrow().disks;
+        let missing = |slot: u32| {
+            let is_missing =
+                |replica: &usize| !core.contains(replica) || disks[*replica].is_hurt(slot);
+            (0..self.replicas.len()).filter(is_missing).count()
+        };
+        let is_whole = core.len() == self.replicas.len();
+        let quorum = usize::from(self.quorums().replication);
+        is_whole || (0..self.options.geometry().journal_slots).all(|slot| missing(slot) < quorum)
     }
 
     /// Whether all calls have ended, and no more are to come.
@@ -568,7 +580,11 @@ impl Cluster {
 
     /// The highest op of any living replica.
     pub(crate) fn op_max(&self) -> u64 {
-        let servers = self.replicas.iter().filter_map(|slot| slot.server.as_ref());
+        self.op_max_of(0..self.replicas.len())
+    }
+
+    fn op_max_of(&self, replicas: impl Iterator<Item = usize>) -> u64 {
+        let servers = replicas.filter_map(|replica| self.replicas[replica].server.as_ref());
         servers.map(|server| server.replica().op()).max().unwrap_or(0)
     }
 
@@ -579,12 +595,16 @@ impl Cluster {
             let open = self.clients.iter().filter(|client| client.has_call()).count();
             return Some(format!("{begun} of {max} calls begun, {open} without an end"));
         }
-        let op = self.op_max();
+        let op = self.op_max_of(core.iter().copied());
+        let mut view = None;
         for &index in core {
             let Some(server) = &self.replicas[index].server else {
                 return Some(format!("replica {index} is not up"));
             };
             let replica = server.replica();
+            if *view.get_or_insert(replica.view()) != replica.view() {
+                return Some(format!("replica {replica} is in another view"));
+            }
             if replica.status() != Status::Normal || replica.commit_min() < op {
                 return Some(format!("replica {replica} is not at op {op}"));
             }
@@ -597,27 +617,34 @@ impl Cluster {
     }
 
     /// Why the core may be stuck for ever, if a proven reason is seen.
+    ///
+    /// `core_recovering_head`: a log is begun by a view-change quorum of replicas whose head is
+    /// certain. There are not as many, and no primary is left whose log the others could take. Each
+    /// head that is uncertain is so for a slot above it that the disk has hurt: a slot at most, or
+    /// one replica alone, is within what the atlas allows; more than one replica, in different
+    /// chunks, is not always.
     pub(crate) fn excuse(&self, core: &[usize]) -> Option<&'static str> {
-        let certain = core.iter().filter(|index| {
-            self.replicas[**index]
-                .server
-                .as_ref()
-                .is_some_and(|server| server.replica().status() != Status::RecoveringHead)
-        });
-        if certain.count() < usize::from(self.quorums().view_change) {
-            return Some("core_recovering_head");
+        let mut certain = 0;
+        for &index in core {
+            let replica = self.replicas[index].server.as_ref()?.replica();
+            if replica.is_primary() {
+                return None;
+            }
+            if replica.status() != Status::RecoveringHead {
+                certain += 1;
+                continue;
+            }
+            let head = u32::try_from(replica.op()).expect("a short log");
+            let disk = &self.world.borrow().disks[index];
+            // The log is in its first lap, so slot n is op n's.
+            let op_max = self.options.geometry().op_prepare_ok_max(0);
+            let mut above = head + 1..=u32::try_from(op_max).expect("the slots are few");
+            if !above.any(|slot| disk.is_hurt(slot)) {
+                return None;
+            }
         }
-        let is_lost = |op: u64| {
-            let slot = self.options.geometry().slot(op);
-            let place = usize::try_from(op).expect("a short log");
-            let committed = self.committed.get(place).copied().flatten();
-            !core.iter().any(|&replica| {
-                let bytes = self.world.borrow().disks[replica].slot(slot);
-                let id = bytes.and_then(intact);
-                id.is_some_and(|id| id.op == op && committed.is_none_or(|known| known == id))
-            })
-        };
-        (1..=self.op_max()).any(is_lost).then_some("core_lost_prepare")
+        let is_stuck = certain < usize::from(self.quorums().view_change);
+        is_stuck.then_some("core_recovering_head")
     }
 
     /// What the replicas of the converged core have stored.
@@ -708,16 +735,6 @@ fn format(disk: &mut Disk, formatted: Option<&Disk>, state: &SuperblockState) {
             format.on_write_done(token);
         }
     }
-}
-
-/// The identity of the prepare that lies intact in a slot.
-fn intact(bytes: Bytes) -> Option<PrepareId> {
-    let size = u32::from_le_bytes(*bytes[24..].first_chunk()?) as usize;
-    if size > bytes.len() || size < 128 {
-        return None;
-    }
-    let message = Message::decode(bytes.slice(..size)).ok()?;
-    matches!(message.header().command, Command::Prepare(_)).then(|| message.prepare_header().id())
 }
 
 /// All that kv has stored, and its counter of writes.

@@ -78,7 +78,7 @@ fn many(arguments: &Sim, count: u64) -> Result<u8, (u8, String)> {
     let mut seeds = from..from.saturating_add(count);
     let mut running: Vec<(u64, Child)> = Vec::new();
     let mut failed: Vec<(u64, i32, String)> = Vec::new();
-    let mut excused = 0_u64;
+    let mut excused: Vec<(u64, String)> = Vec::new();
     let mut done = 0;
     let mut io =
         MioIO::new(MioOptions { development: true, ..MioOptions::default() }).map_err(fail)?;
@@ -108,21 +108,27 @@ fn many(arguments: &Sim, count: u64) -> Result<u8, (u8, String)> {
         let output = child.wait_with_output().map_err(fail)?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let last = text.lines().last().unwrap_or("no output").to_owned();
-        excused += u64::from(text.contains("\nexcused "));
+        if let Some(line) = text.lines().find(|line| line.starts_with("excused ")) {
+            excused.push((seed, line.to_owned()));
+        }
         let status = output.status.code().unwrap_or(STATUS_CRASH);
         if status != 0 {
             eprintln!("\r{status} {last}");
             failed.push((seed, status, last));
         }
         done += 1;
-        eprint!("\r{done} of {count}, {} failed, {excused} excused ", failed.len());
+        eprint!("\r{done} of {count}, {} failed, {} excused ", failed.len(), excused.len());
     }
     eprintln!();
     failed.sort();
     for (_, status, last) in &failed {
         println!("{status} {last}");
     }
-    println!("excused {excused}");
+    excused.sort();
+    for (seed, line) in &excused {
+        println!("seed {seed}: {line}");
+    }
+    println!("excused {}", excused.len());
     if failed.is_empty() {
         println!("PASSED {count} seeds");
         return Ok(0);

@@ -20,9 +20,13 @@
 //! Of the superblock, one copy of each disk may be damaged. With one or two replicas no journal is
 //! damaged, with one no superblock either: there is nobody, or not always somebody, to ask.
 //!
+//! A slot whose header or prepare was damaged is *hurt*, until that is written anew, and with more
+//! than the marker which says that nobody knows what was there: see [`Disk::is_hurt`].
+//!
 //! **Invariants:** every operation completes once, or dies with its process; what the atlas does
 //! not allow happens at a crash only, and then to writes in flight only; a sector is written whole
-//! or not at all.
+//! or not at all; a slot that is not hurt holds what was last written to it, but for a write that a
+//! crash cut short.
 //!
 //! **Not here:** a disk that is full, a file that is lost.
 
@@ -44,6 +48,8 @@ use vsr::storage::{Geometry, Layout};
 pub(super) mod hooks;
 
 const SECTOR: usize = SECTOR_SIZE as usize;
+/// The kind of a marker in the headers ring that says no more than that something was there.
+const MARKER_INVALIDATED: [u8; 4] = 2_u32.to_le_bytes();
 /// Of a healed disk.
 const LATENCY_HEALED: Delay = Delay { min: 20_000, mean: 500_000 };
 
@@ -112,6 +118,10 @@ pub(crate) struct Disk {
     /// What each begins with; the rest of it is zeros. Freshly formatted ones are shared.
     sectors: Vec<Option<Rc<[u8]>>>,
     unreadable: BTreeSet<u64>,
+    /// The slots of which the prepare is damaged.
+    hurt_prepares: BTreeSet<u32>,
+    /// The slots of which the header is damaged, or a marker says so.
+    hurt_headers: BTreeSet<u32>,
     in_flight: BTreeMap<u64, (FileToken, Operation)>,
     operation_next: u64,
     /// One more than the highest slot that was written since the format.
@@ -172,6 +182,8 @@ impl Disk {
             prng,
             sectors: vec![None; sector_count],
             unreadable: BTreeSet::new(),
+            hurt_prepares: BTreeSet::new(),
+            hurt_headers: BTreeSet::new(),
             in_flight: BTreeMap::new(),
             operation_next: 0,
             slots_used: 0,
@@ -297,21 +309,21 @@ impl Disk {
         buffer: &mut AlignedBuffer,
     ) -> Vec<Range<u32>> {
         let first = offset / SECTOR as u64;
-        let count = buffer.len() / SECTOR;
-        if self.may_damage(offset, false) {
-            if self.options.unreadable.happens(&mut self.prng) {
-                let sector = first + self.prng.below(count as u64);
-                self.make_unreadable(scheduler, sector);
-            }
-            if self.options.read_corrupt.happens(&mut self.prng) {
-                self.load(first, buffer);
-                let place = self.prng.index(buffer.len());
-                buffer.as_mut()[place] ^= 1 << self.prng.below(8);
-                scheduler.fault(self.replica, Fault::ReadCorrupted, offset, place as u64);
-                return self.hide_unreadable(first, buffer);
-            }
+        let sector = first + self.prng.below((buffer.len() / SECTOR) as u64);
+        // One read may be of many chunks: what counts is where it is hit.
+        let may_damage = self.may_damage(sector * SECTOR as u64, false);
+        if may_damage && self.options.unreadable.happens(&mut self.prng) {
+            self.make_unreadable(scheduler, sector);
         }
         self.load(first, buffer);
+        if may_damage && self.options.read_corrupt.happens(&mut self.prng) {
+            let start = usize::try_from(sector - first).expect("a part of it") * SECTOR;
+            let place = start + self.prng.index(SECTOR);
+            buffer.as_mut()[place] ^= 1 << self.prng.below(8);
+            // A replica that has seen damage does not look again.
+            self.hurt(sector * SECTOR as u64);
+            scheduler.fault(self.replica, Fault::ReadCorrupted, offset, place as u64);
+        }
         self.hide_unreadable(first, buffer)
     }
 
@@ -319,16 +331,22 @@ impl Disk {
         let replica = self.replica;
         if self.may_damage(offset, true) {
             if self.options.write_lost.happens(&mut self.prng) {
+                self.hurt(offset);
                 return scheduler.fault(replica, Fault::WriteLost, offset, bytes.len() as u64);
             }
             if self.options.write_misdirected.happens(&mut self.prng)
                 && let Some(target) = self.misdirect(offset)
             {
                 scheduler.fault(replica, Fault::WriteMisdirected, offset, target);
+                self.hurt(offset);
+                self.hurt(target);
                 return self.store(target, bytes);
             }
         }
         self.store(offset, bytes);
+        if let Place::Prepare { slot } = self.place(offset) {
+            self.hurt_prepares.remove(&slot);
+        }
         if self.may_damage(offset, false) {
             let sector = offset / SECTOR as u64 + self.prng.below((bytes.len() / SECTOR) as u64);
             if self.options.write_corrupt.happens(&mut self.prng) {
@@ -407,6 +425,11 @@ impl Disk {
     }
 
     fn store(&mut self, offset: u64, bytes: &[u8]) {
+        if let Place::Headers { chunk } = self.place(offset) {
+            for (chunk, sector) in (chunk..).zip(bytes.chunks(SECTOR)) {
+                self.note_headers(chunk, sector);
+            }
+        }
         let first = usize::try_from(offset).expect("some MiB") / SECTOR;
         for (index, chunk) in (first..).zip(bytes.chunks(SECTOR)) {
             if !self.unreadable.is_empty() {
@@ -420,6 +443,7 @@ impl Disk {
     fn flip(&mut self, sector: u64) {
         let byte = self.prng.index(SECTOR);
         let bit = self.prng.below(8);
+        self.hurt(sector * SECTOR as u64);
         let place = &mut self.sectors[usize::try_from(sector).expect("a sector")];
         // Where there is content, it is hit: half of the flips are within the first header.
         let byte = if bit.is_multiple_of(2) { byte % 128 } else { byte };
@@ -431,7 +455,40 @@ impl Disk {
 
     fn make_unreadable(&mut self, scheduler: &mut Scheduler, sector: u64) {
         self.unreadable.insert(sector);
+        self.hurt(sector * SECTOR as u64);
         scheduler.fault(self.replica, Fault::SectorUnreadable, sector, 0);
+    }
+
+    /// Notes that what lies at `offset` is damaged.
+    fn hurt(&mut self, offset: u64) {
+        match self.place(offset) {
+            Place::Superblock { .. } => {}
+            Place::Headers { chunk } => {
+                let first = chunk * HEADERS_PER_SECTOR;
+                self.hurt_headers.extend(first..first + HEADERS_PER_SECTOR);
+            }
+            Place::Prepare { slot } => {
+                self.hurt_prepares.insert(slot);
+            }
+        }
+    }
+
+    /// Notes which headers a sector of them, which was written well, knows.
+    fn note_headers(&mut self, chunk: u32, sector: &[u8]) {
+        assert_eq!(sector.len(), SECTOR);
+        let entries = sector.chunks_exact(SECTOR / HEADERS_PER_SECTOR as usize);
+        for (slot, entry) in (chunk * HEADERS_PER_SECTOR..).zip(entries) {
+            if &entry[24..32] == b"vsr mark" && entry[44..48] == MARKER_INVALIDATED {
+                self.hurt_headers.insert(slot);
+            } else {
+                self.hurt_headers.remove(&slot);
+            }
+        }
+    }
+
+    /// Whether the header or the prepare of `slot` was damaged and not written anew since.
+    pub(crate) fn is_hurt(&self, slot: u32) -> bool {
+        self.hurt_prepares.contains(&slot) || self.hurt_headers.contains(&slot)
     }
 
     /// Zeroes what cannot be read, and lists it.
@@ -500,19 +557,6 @@ impl Disk {
         if let Place::Superblock { copy } = self.place(offset) {
             scheduler.fault(self.replica, Fault::SuperblockDamaged, u64::from(copy), 0);
         }
-    }
-
-    /// The bytes of a prepare's slot as they are, for the judgement of a stuck cluster.
-    pub(crate) fn slot(&self, slot: u32) -> Option<Bytes> {
-        let size = self.layout.geometry.message_size as usize;
-        let first = self.layout.prepare_offset(slot) / SECTOR as u64;
-        let last = first + (size / SECTOR) as u64;
-        if self.unreadable.range(first..last).next().is_some() {
-            return None;
-        }
-        let mut buffer = AlignedBuffer::zeroed(self.layout.geometry.message_size);
-        self.load(first, &mut buffer);
-        Some(buffer.freeze())
     }
 }
 

@@ -1,7 +1,11 @@
 //! The simulator as a whole: the same seed is the same run, seeds pass, and every fault happens.
 
+use super::cluster::Cluster;
 use super::fault::{Fault, FaultCounts};
+use super::options::Options;
 use super::run::{Outcome, options_of, run};
+use super::scheduler::SECOND;
+use vsr::stdx::Prng;
 
 fn run_seed(seed: u64) -> Outcome {
     run(seed, options_of(seed, &[]).expect("drawn"), false)
@@ -31,4 +35,55 @@ fn seeds_pass_and_every_fault_happens() {
         .map(|fault| fault.name())
         .collect();
     assert_eq!(missing, Vec::<&str>::new());
+}
+
+/// Replicas and clients in a world without faults.
+fn calm(settings: &[(&str, u64)]) -> Options {
+    let mut options = Options::default();
+    let calm = [
+        ("replicas", 3),
+        ("clients", 1),
+        ("requests", 40),
+        ("sessions", 64),
+        ("slots", 1024),
+        ("message_size", 4096),
+        ("pipeline", 8),
+        ("keys", 3),
+        ("value_size", 32),
+        ("session_calls", 20),
+        ("call_timeout", 3_000_000),
+        ("turn_time", 20),
+        ("window", 8),
+        ("clock_jump_max", 1),
+    ];
+    for (name, value) in calm.iter().chain(settings) {
+        options.set(name, *value).expect("a knob, and in its bounds");
+    }
+    assert_eq!(options.geometry().invalid(), None);
+    options
+}
+
+/// Whoever reaches no replica but a backup writes and reads all the same.
+#[test]
+fn client_cut_off_from_the_primary_is_answered_by_the_backup_that_handed_its_request_on() {
+    for (read_percent, query_percent) in [(0, 0), (100, 0), (100, 100), (50, 50)] {
+        for seed in 0..4 {
+            let options = calm(&[
+                ("read_percent", read_percent),
+                ("query_percent", query_percent),
+                ("delay_mean", 100 * seed),
+            ]);
+            let mut cluster = Cluster::new(seed, options, false, &mut Prng::from_seed(seed));
+            let (primary, client) = (0, 3);
+            for (from, to) in [(client, primary), (primary, client)] {
+                cluster.world.borrow_mut().network.cut(from, to, true);
+            }
+            while !cluster.is_workload_done() && cluster.now() < 120 * SECOND {
+                cluster.step().expect("nothing forbidden happens");
+            }
+            let named = format!("seed {seed}, {query_percent} % of {read_percent} % queries");
+            assert_eq!((cluster.budget.answered, cluster.budget.unknown), (40, 0), "{named}");
+            assert_eq!(cluster.repairs_total().view_changes, 0, "{named}: the primary stayed");
+        }
+    }
 }

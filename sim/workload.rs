@@ -74,6 +74,8 @@ pub(crate) struct ClientSlot {
     generation: u64,
     call: Option<Call>,
     calls: u64,
+    /// It does not come again.
+    is_retired: bool,
     /// The last that was seen of each key.
     seen: BTreeMap<Bytes, Option<Bytes>>,
     events: Vec<Event>,
@@ -103,6 +105,7 @@ impl ClientSlot {
             generation: 0,
             call: None,
             calls: 0,
+            is_retired: false,
             seen: BTreeMap::new(),
             events: Vec::new(),
             #[cfg(test)]
@@ -113,6 +116,11 @@ impl ClientSlot {
     /// Whether a call of it has no end yet.
     pub(crate) fn has_call(&self) -> bool {
         self.call.is_some()
+    }
+
+    /// Once it has left it stays away.
+    pub(crate) fn retire(&mut self) {
+        self.is_retired = true;
     }
 
     /// One turn; returns how long the next one may wait on the process's clock.
@@ -215,7 +223,9 @@ impl ClientSlot {
             return;
         }
         match self.phase {
-            Phase::Away { until } if now >= until && budget.begun < budget.max => {
+            Phase::Away { until }
+                if now >= until && budget.begun < budget.max && !self.is_retired =>
+            {
                 self.come(now, options);
             }
             Phase::Idle { until } if now >= until => {

@@ -125,6 +125,6 @@ impl Cluster {
             SuperblockState::formatted(cluster, index, replica_count, incarnation, geometry);
         let disk: &mut Disk = &mut self.world.borrow_mut().disks[replica];
         disk.erase();
-        format(disk, &state);
+        format(disk, None, &state);
     }
 }

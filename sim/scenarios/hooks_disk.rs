@@ -9,7 +9,7 @@ use vsr::storage::Geometry;
 use vsr::wire::Op;
 
 /// All sectors of a disk.
-pub(crate) type Image = Vec<Option<Box<[u8; SECTOR]>>>;
+pub(crate) type Image = Vec<Option<std::rc::Rc<[u8]>>>;
 
 /// What of the writes in flight a crash leaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,13 +75,17 @@ impl Disk {
     pub(crate) fn corrupt(&mut self, target: Target) {
         let offset = usize::try_from(self.offset(target)).expect("some MiB");
         let place = &mut self.sectors[offset / SECTOR];
-        let sector = place.get_or_insert_with(|| Box::new([0; SECTOR]));
+        let mut sector = [0; SECTOR];
+        if let Some(stored) = place {
+            sector[..stored.len()].copy_from_slice(stored);
+        }
         match target {
             Target::HeaderSector(_) => {
                 sector.iter_mut().step_by(64).for_each(|byte| *byte ^= 0x55);
             }
             _ => sector[offset % SECTOR + 17] ^= 0x55,
         }
+        *place = Some(sector.as_slice().into());
     }
 
     /// It can no longer be read.

@@ -406,6 +406,9 @@ impl Replica {
     }
 
     pub(super) fn acknowledge(&mut self, id: &PrepareId, effects: &mut Effects) {
+        if id.op == 0 {
+            return self.ignore("acknowledge", "the root, whose header was damaged here");
+        }
         if self.log_view != self.view || !self.view_is_durable() {
             return self.ignore("acknowledge", "the view is not durable");
         }

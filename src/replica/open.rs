@@ -158,8 +158,10 @@ impl Replica {
         if !self.is_born() {
             return true; // It acknowledged nothing but a genesis, which is the same each time.
         }
-        let op_prepare_max = self.geometry.op_prepare_max(self.superblock.state().op_checkpoint);
-        !(self.op + 1..=op_prepare_max).any(|op| self.journal.is_faulty(op))
+        // What lies beyond, the slot of the root in the first lap with it, may have been written
+        // here for a primary that was ahead, but was not acknowledged.
+        let op_max = self.geometry.op_prepare_ok_max(self.superblock.state().op_checkpoint);
+        !(self.op + 1..=op_max).any(|op| self.journal.is_faulty(op))
     }
 
     /// The stored headers stand: the journal may have been damaged, or hold a log that lost.

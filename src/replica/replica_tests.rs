@@ -653,6 +653,28 @@ fn uncertain() -> (Bench, Vec<Message>) {
     (bench, log)
 }
 
+/// The headers of slots in which no acknowledged op can lie, the root's among them, say nothing of
+/// the head.
+#[test]
+fn head_is_certain_when_what_is_damaged_above_it_was_never_acknowledged() {
+    let op_prepare_ok_max = GEOMETRY.op_prepare_ok_max(0);
+    for op in 4..=GEOMETRY.op_prepare_max(0) {
+        let mut bench = Bench::with_log(2, &log_of(&[0, 0]), 0, 2);
+        let layout = crate::storage::Layout::new(GEOMETRY);
+        let slot = GEOMETRY.slot(op);
+        let (sector, entry) = (slot / 32, u64::from(slot % 32));
+        bench.disk.write(layout.headers_offset(sector) + entry * 128, &[0xAA; 128]);
+        let mut bench = bench.restart();
+        assert!(slot == 0 || bench.replica.journal.is_faulty(op), "op {op}");
+        let is_certain = bench.replica.status() == Status::Normal;
+        assert_eq!(is_certain, op > op_prepare_ok_max, "op {op}");
+        // The header of the root is written anew, and that is all.
+        bench.settle();
+        bench.ticks(300);
+        assert_eq!(bench.replica.op(), 3);
+    }
+}
+
 #[test]
 fn recovering_head_takes_no_part() {
     let (mut bench, log) = uncertain();

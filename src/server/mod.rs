@@ -14,8 +14,8 @@
 //! ```
 //!
 //! **Invariants:** gather, think, act: nothing is sent before everything that arrived has been
-//! seen. Ticks never bunch: a turn that took long is followed by one tick. Only a normal primary
-//! answers requests with what it executed.
+//! seen. Ticks never bunch: a turn that took long is followed by one tick. A request is answered
+//! with what was executed by a normal primary, and by the backup that handed it on.
 //!
 //! **Not here:** decisions. The protocol is the replica's, what a request does the executor's.
 
@@ -32,6 +32,7 @@ use crate::state_machine::StateMachine;
 use crate::stdx::{AlignedBuffer, Prng};
 use crate::storage::{ReadResult, Request, Token};
 use crate::wire::{ClusterId, Command, Message, ReplicaIndex};
+use requests::Forwarded;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -76,6 +77,7 @@ pub struct Server<S: StateMachine> {
     tick_next: u64,
     /// There is more to receive than one turn takes.
     more: bool,
+    forwarded: Forwarded,
     // Kept to keep their memory.
     effects: Effects,
     events: Vec<Event>,
@@ -138,6 +140,7 @@ impl<S: StateMachine> Server<S> {
             token_next: 0,
             tick_next: now.monotonic + TICK_NS,
             more: false,
+            forwarded: Forwarded::default(),
             effects,
             events: Vec::new(),
             received: Vec::new(),
@@ -323,8 +326,11 @@ impl<S: StateMachine> Server<S> {
         observer.on_commit(prepare, &self.executor);
         let mut replies = std::mem::take(&mut self.replies);
         let primary = self.replica.is_primary();
-        for reply in replies.drain(..).filter(|_| primary) {
-            self.send_client_reply(&reply);
+        for reply in replies.drain(..) {
+            let is_owed = self.forwarded.take(&reply);
+            if primary || is_owed {
+                self.send_client_reply(&reply);
+            }
         }
         self.replies = replies;
         self.replica.on_commit_done(op, &mut self.effects);

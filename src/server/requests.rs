@@ -1,9 +1,18 @@
 //! F6: what clients ask: the replica says whose it is, the sessions say whether it is new, and only
 //! then it gathers.
 //!
+//! ```text
+//!   client ──► backup ──► primary ──► the log ──► executed by the primary: replies if it can
+//!                 └─ remembers it                 └─ executed by the backup: replies as well
+//! ```
+//!
+//! Who hands a request on owes its reply: the primary may have no path to the client. The stored
+//! reply of a session would be there for the next copy of the request, but that of a query is
+//! stored nowhere, and a query may be read at its place in the log by whoever executes the log.
+//!
 //! **Invariants:** only a normal primary evicts or refuses, and it evicts only once it has executed
-//! the log that its view began with; a backup answers from its own table or hands the request on;
-//! nothing here changes the sessions.
+//! the log that its view began with; a backup answers from its own table, or hands the request on
+//! and answers it when it executes it; nothing here changes the sessions.
 
 use super::Server;
 use crate::bus::Peer;
@@ -14,6 +23,38 @@ use crate::wire::{
     ClientId, Eviction, EvictionReason, Header, Message, PingClient, RejectReason, ReplicaIndex,
     Request, RequestStatus,
 };
+use std::collections::BTreeMap;
+
+/// Requests that this replica handed on to a primary, and has not executed since.
+#[derive(Debug, Default)]
+pub(super) struct Forwarded {
+    /// By client, which has one request in flight: its number.
+    requests: BTreeMap<ClientId, u64>,
+}
+
+/// How many are remembered. One more, and all are forgotten: their clients ask again.
+const FORWARDED_MAX: usize = 4096;
+
+impl Forwarded {
+    fn note(&mut self, request: &Request) {
+        let is_known = self.requests.contains_key(&request.client);
+        if !is_known && self.requests.len() == FORWARDED_MAX {
+            self.requests.clear();
+        }
+        self.requests.insert(request.client, request.request);
+        assert!(self.requests.len() <= FORWARDED_MAX);
+    }
+
+    /// Whether `reply` answers one of them, which then is done with.
+    pub(super) fn take(&mut self, reply: &ClientReply) -> bool {
+        let ClientReply::Reply(reply) = reply else { return false };
+        let is_owed = self.requests.get(&reply.client) == Some(&reply.request);
+        if is_owed {
+            self.requests.remove(&reply.client);
+        }
+        is_owed
+    }
+}
 
 impl<S: StateMachine> Server<S> {
     pub(super) fn on_request(&mut self, header: &Header<Request>, message: &Message) {
@@ -72,7 +113,9 @@ impl<S: StateMachine> Server<S> {
             Admission::Reject(reason) => self.send_reject(&header.command, reason),
             // The table here may be behind: the primary decides.
             Admission::Accept | Admission::Evict(_) | Admission::Ignore(_) => {
-                let _ = self.bus.send(Peer::Replica(primary), message);
+                if self.bus.send(Peer::Replica(primary), message).is_ok() {
+                    self.forwarded.note(&header.command);
+                }
             }
         }
     }

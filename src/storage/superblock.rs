@@ -1,23 +1,36 @@
 //! F2: the superblock: what a replica must not forget and cannot learn from others, in four copies.
 //!
 //! ```text
-//!   write(state) ──► write copy 0 ─► 1 ─► 2 ─► 3 ──► read copy 0 ─► 1 ─► 2 ─► 3 ──► durable
-//!                    (one after the other)          (comparing all bytes)  3 of 4 equal, or dead
+//!   write(state) ──► write copy 0 ─► 1 ─► 2 ─► 3 ──► read copy 0 ─► 1 ─► 2 ─► 3 ──► all 4: durable
+//!                    (one after the other)          (comparing all bytes)    │
+//!                       ▲                                                    │ some are not equal
+//!                       └────── those again, ATTEMPTS_MAX times in all ◄─────┤
+//!                                                 3 of 4: durable, or dead ◄─┘ after the last
 //! ```
 //!
 //! Copies are written one after the other, since writes that are in one device together can be torn
 //! together. They are compared by their bytes and not by their checksum; the number of the copy is
 //! the one byte outside of the checksum, so that all four are equal otherwise.
 //!
-//! *Opening* takes the highest sequence with at least two equal copies. A completed update has at
-//! least three, so one that rots afterwards is never missed. If no sequence has two, and exactly
-//! two copies are valid, one the direct successor of the other, an update of a superblock with one
-//! rotten copy was interrupted: the successor is taken. It cannot be too old, because any completed
-//! update after it would have left at most one copy of something else; and not too new, because
-//! what a replica wanted to promise and did not tell anybody may be promised.
+//! *A copy that does not hold what was written* is written again: a lost write that is left alone
+//! is a copy that is valid and too old, and together with the next crash it takes the margin that
+//! was for damage. One that fails again and again lies on a broken place of the disk. To end there
+//! would give up a replica that three good copies serve as well as before, so it goes on without
+//! that copy, says so, and remembers: the next update writes that copy first (when nothing else is
+//! in doubt), and does not try it again and again. With two such copies it ends.
 //!
-//! **Invariants:** [`Superblock::state`] is durable on at least three copies; at most one update is
-//! under way; `sequence` grows by one with each; a state never regresses.
+//! *Opening* takes the highest sequence with at least two equal copies. A completed update has at
+//! least three, so one that rots afterwards is never missed. If no sequence has two, an update of a
+//! superblock with one bad copy (rotten, torn, or valid and too old) was interrupted: of the other
+//! three one is new, one torn and one old. Then the newest is taken, if the one that it directly
+//! succeeds is there as well. It cannot be too old, because any completed update after it would
+//! have left at most one copy of something else; and not too new, because what a replica wanted to
+//! promise and did not tell anybody may be promised. If the newest are two that differ, one is a
+//! bad copy, neither was completed, and what both succeed is taken.
+//!
+//! **Invariants:** [`Superblock::state`] is durable on at least three copies, on all four unless a
+//! place of the disk is broken; at most one update is under way; `sequence` grows by one with each;
+//! a state never regresses.
 //!
 //! **Not here:** when a state must be durable before which message: the replica's rules.
 
@@ -32,8 +45,10 @@ use crate::wire::{ClusterId, Header, HeaderSet, IncarnationTable, Op, ReplicaInd
 /// The version of the data file. Another one is refused by name.
 pub const DATA_FILE_VERSION: u16 = 1;
 
-/// Copies that must be equal after a write.
-const QUORUM_WRITE: u8 = 3;
+/// Copies that must be equal after the last attempt.
+const QUORUM_WRITE: u32 = 3;
+/// How often a copy that does not hold what was written is written, the first time included.
+const ATTEMPTS_MAX: u8 = 4;
 /// Equal copies that decide when opening.
 const QUORUM_OPEN: usize = 2;
 
@@ -51,6 +66,7 @@ const HEAD_SIZE_MAX: usize = IncarnationTable::SIZE + (PIPELINE_MAX as usize + 2
 
 const _: () = {
     assert!(QUORUM_WRITE as usize + QUORUM_OPEN > SUPERBLOCK_COPIES as usize);
+    assert!(ATTEMPTS_MAX > 0);
     assert!(HEADER_SIZE == 128);
     assert!(HEAD_OFFSET + HEAD_SIZE_MAX <= SUPERBLOCK_COPY_SIZE as usize);
 };
@@ -320,19 +336,31 @@ pub fn superblock_select(copies: &SuperblockCopies) -> Result<u8, Fatal> {
             ))),
         };
     }
-    match valid.as_slice() {
-        [(number, a), (_, b)] if is_successor(a, b) => Ok(*number),
-        [(_, a), (number, b)] if is_successor(b, a) => Ok(*number),
-        [] => Err(nothing_valid(copies)),
-        _ => {
-            let sequences: Vec<String> =
-                valid.iter().map(|(number, copy)| format!("{number}: {}", copy.sequence)).collect();
-            Err(lost(format!(
-                "of the 4 copies of the superblock too few are intact to tell which is the newest \
-                 (copy: sequence of the intact ones: {})",
-                sequences.join(", ")
-            )))
-        }
+    if valid.is_empty() {
+        return Err(nothing_valid(copies));
+    }
+    select_interrupted(&valid).ok_or_else(|| {
+        let sequences: Vec<String> =
+            valid.iter().map(|(number, copy)| format!("{number}: {}", copy.sequence)).collect();
+        lost(format!(
+            "of the 4 copies of the superblock too few are intact to tell which is the newest \
+             (copy: sequence of the intact ones: {})",
+            sequences.join(", ")
+        ))
+    })
+}
+
+/// Of copies that all differ: the newest, if the one before it is there too; or the one before, if
+/// two claim to be the newest.
+fn select_interrupted(valid: &[(u8, &SuperblockCopy)]) -> Option<u8> {
+    let sequence = valid.iter().map(|(_, copy)| copy.sequence).max()?;
+    let newest: Vec<_> = valid.iter().filter(|(_, copy)| copy.sequence == sequence).collect();
+    let (before, _) = valid
+        .iter()
+        .find(|(_, copy)| newest.iter().all(|(_, newest)| is_successor(newest, copy)))?;
+    match newest.as_slice() {
+        [(number, _)] => Some(*number),
+        _ => Some(*before),
     }
 }
 
@@ -391,6 +419,39 @@ pub struct Superblock {
     sequence: u64,
     checksum: u32,
     update: Option<Update>,
+    /// Copies that the last update could not make hold it.
+    broken: Copies,
+}
+
+/// A set of copies: bit n is copy n.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Copies(u8);
+
+impl Copies {
+    const NONE: Self = Self(0);
+    const ALL: Self = Self((1 << SUPERBLOCK_COPIES) - 1);
+
+    fn contains(self, copy: u8) -> bool {
+        assert!(copy < SUPERBLOCK_COPIES);
+        self.0 >> copy & 1 == 1
+    }
+
+    fn insert(&mut self, copy: u8) {
+        assert!(copy < SUPERBLOCK_COPIES);
+        self.0 |= 1 << copy;
+    }
+
+    fn count(self) -> u32 {
+        self.0.count_ones()
+    }
+
+    fn others(self) -> Self {
+        Self(Self::ALL.0 & !self.0)
+    }
+
+    fn iter(self) -> impl Iterator<Item = u8> {
+        (0..SUPERBLOCK_COPIES).filter(move |copy| self.contains(*copy))
+    }
 }
 
 /// An update or repair under way.
@@ -400,19 +461,23 @@ struct Update {
     sequence: u64,
     /// All bytes, as copy 0.
     image: Vec<u8>,
-    /// Copies to write, in this order.
-    copies: Vec<u8>,
+    /// Copies to write in this attempt, in this order.
+    writes: Vec<u8>,
+    /// Copies to read back after it, in this order.
+    reads: Vec<u8>,
     stage: Stage,
+    /// Which attempt this is, from 1.
+    attempt: u8,
     /// Copies found equal so far.
-    equal_count: u8,
+    equal: Copies,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    /// The write of `copies[index]` is in flight.
+    /// The write of `writes[index]` is in flight.
     Write(usize),
-    /// The read of this copy is in flight.
-    Read(u8),
+    /// The read of `reads[index]` is in flight.
+    Read(usize),
 }
 
 impl Superblock {
@@ -424,6 +489,7 @@ impl Superblock {
             sequence: copy.sequence,
             checksum: copy.checksum,
             update: None,
+            broken: Copies::NONE,
         }
     }
 
@@ -448,7 +514,8 @@ impl Superblock {
         self.state.assert_monotonic(&state);
         let sequence = self.sequence + 1;
         let image = SuperblockCopy::encode(&state, sequence, self.checksum);
-        let copies = (0..SUPERBLOCK_COPIES).collect();
+        // A copy that was bad before comes first: while it is written the others agree.
+        let copies = self.broken.iter().chain(self.broken.others().iter()).collect();
         self.begin(state, sequence, image, copies, requests);
     }
 
@@ -470,30 +537,43 @@ impl Superblock {
         state: SuperblockState,
         sequence: u64,
         image: Vec<u8>,
-        copies: Vec<u8>,
+        writes: Vec<u8>,
         requests: &mut Vec<Request>,
     ) {
-        assert!(!copies.is_empty());
-        let stage = Stage::Write(0);
-        self.update = Some(Update { state, sequence, image, copies, stage, equal_count: 0 });
-        self.push_write(0, requests);
-    }
-
-    fn push_write(&self, index: usize, requests: &mut Vec<Request>) {
-        let update = self.update.as_ref().expect("an update is under way");
-        let copy = update.copies[index];
-        requests.push(Request::Write {
-            token: Token::WriteSuperblock { copy },
-            offset: self.layout.superblock_offset(copy),
-            sectors: copy_sectors(&update.image, copy).freeze(),
+        assert!(!writes.is_empty());
+        self.update = Some(Update {
+            state,
+            sequence,
+            image,
+            writes,
+            reads: Copies::ALL.iter().collect(),
+            stage: Stage::Write(0),
+            attempt: 1,
+            equal: Copies::NONE,
         });
+        self.push(requests);
     }
 
-    fn push_read(&self, copy: u8, requests: &mut Vec<Request>) {
-        requests.push(Request::Read {
-            token: Token::ReadSuperblock { copy },
-            offset: self.layout.superblock_offset(copy),
-            size: SUPERBLOCK_COPY_SIZE,
+    /// Asks for what the update waits for.
+    fn push(&self, requests: &mut Vec<Request>) {
+        let update = self.update.as_ref().expect("an update is under way");
+        requests.push(match update.stage {
+            Stage::Write(index) => {
+                let copy = update.writes[index];
+                Request::Write {
+                    token: Token::WriteSuperblock { copy },
+                    offset: self.layout.superblock_offset(copy),
+                    sectors: copy_sectors(&update.image, copy).freeze(),
+                }
+            }
+            Stage::Read(index) => {
+                let copy = update.reads[index];
+                Request::Read {
+                    token: Token::ReadSuperblock { copy },
+                    offset: self.layout.superblock_offset(copy),
+                    size: SUPERBLOCK_COPY_SIZE,
+                }
+            }
         });
     }
 
@@ -501,20 +581,17 @@ impl Superblock {
     pub fn on_write_done(&mut self, copy: u8, requests: &mut Vec<Request>) {
         let update = self.update.as_mut().expect("a write was in flight");
         let Stage::Write(index) = update.stage else { panic!("a copy is being read, not written") };
-        assert_eq!(update.copies[index], copy);
-        if index + 1 < update.copies.len() {
-            update.stage = Stage::Write(index + 1);
-            self.push_write(index + 1, requests);
-        } else {
-            update.stage = Stage::Read(0);
-            self.push_read(0, requests);
-        }
+        assert_eq!(update.writes[index], copy);
+        update.stage =
+            if index + 1 < update.writes.len() { Stage::Write(index + 1) } else { Stage::Read(0) };
+        self.push(requests);
     }
 
     /// The read back of `copy` is complete. True: the new state is durable.
     ///
     /// # Errors
-    /// Fewer than three copies hold what was written: the disk cannot be trusted with a promise.
+    /// Fewer than three copies hold what was written, however often: the disk cannot be trusted
+    /// with a promise.
     pub fn on_read_done(
         &mut self,
         copy: u8,
@@ -522,29 +599,66 @@ impl Superblock {
         requests: &mut Vec<Request>,
     ) -> Result<bool, String> {
         let update = self.update.as_mut().expect("a read was in flight");
-        assert_eq!(update.stage, Stage::Read(copy));
+        let Stage::Read(index) = update.stage else { panic!("a copy is being written, not read") };
+        assert_eq!(update.reads[index], copy);
         let expected = copy_sectors(&update.image, copy);
         if result.unreadable.is_empty() && result.buffer.as_ref() == expected.as_ref() {
-            update.equal_count += 1;
+            update.equal.insert(copy);
         }
-        if copy + 1 < SUPERBLOCK_COPIES {
-            update.stage = Stage::Read(copy + 1);
-            self.push_read(copy + 1, requests);
+        if index + 1 < update.reads.len() {
+            update.stage = Stage::Read(index + 1);
+            self.push(requests);
             return Ok(false);
         }
-        let update = self.update.take().expect("taken once");
-        if update.equal_count < QUORUM_WRITE {
+        if self.wants_another_attempt() {
+            let update = self.update.as_mut().expect("it was there just above");
+            update.attempt += 1;
+            update.writes = update.equal.others().iter().collect();
+            update.reads.clone_from(&update.writes);
+            update.stage = Stage::Write(0);
+            self.push(requests);
+            return Ok(false);
+        }
+        self.complete().map(|()| true)
+    }
+
+    /// After all copies were read back: whether those that are not equal are to be written again.
+    fn wants_another_attempt(&self) -> bool {
+        let update = self.update.as_ref().expect("an update is under way");
+        assert!(update.attempt <= ATTEMPTS_MAX);
+        let missing = update.equal.others();
+        let is_known = missing == self.broken && missing.count() <= 1;
+        missing != Copies::NONE && !is_known && update.attempt < ATTEMPTS_MAX
+    }
+
+    /// Ends the update.
+    fn complete(&mut self) -> Result<(), String> {
+        let update = self.update.take().expect("an update is under way");
+        let missing = update.equal.others();
+        if update.equal.count() < QUORUM_WRITE {
             return Err(format!(
-                "after writing sequence {} of the superblock only {} of {SUPERBLOCK_COPIES} copies \
-                 hold it, {QUORUM_WRITE} must: replace the disk",
-                update.sequence, update.equal_count
+                "after writing sequence {} of the superblock {} times only {} of \
+                 {SUPERBLOCK_COPIES} copies hold it, {QUORUM_WRITE} must: replace the disk",
+                update.sequence,
+                update.attempt,
+                update.equal.count()
             ));
         }
+        if missing != Copies::NONE && missing != self.broken {
+            let copies: Vec<u8> = missing.iter().collect();
+            log::warn!(
+                "superblock: copy {copies:?} does not hold what was written {} times: going on \
+                 with the others; replace the disk before another one fails",
+                update.attempt
+            );
+        }
+        self.broken = missing;
+        assert!(self.broken.count() <= 1);
         assert!(update.sequence == self.sequence || update.sequence == self.sequence + 1);
         self.checksum = u32::from_le_bytes(*update.image.first_chunk().expect("16 KiB"));
         self.sequence = update.sequence;
         self.state = update.state;
-        Ok(true)
+        Ok(())
     }
 }
 
