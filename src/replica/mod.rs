@@ -336,9 +336,9 @@ impl Replica {
         self.superblock.state().log_view
     }
 
-    /// How many ops of the log are not durable here, or damaged.
-    pub fn ops_to_repair(&self) -> usize {
-        (1..=self.op).filter(|op| self.journal.is_dirty(*op) || self.journal.is_faulty(*op)).count()
+    /// How many ops of the log are not durable here, or damaged, and slots above it that are.
+    pub fn ops_to_repair(&self) -> u32 {
+        self.journal.dirty_count().max(self.journal.faulty_count())
     }
 
     /// What it did beyond its daily work since it started.

@@ -156,12 +156,19 @@ impl Replica {
         }
         self.recover_head_set();
         if !self.is_born() {
-            return true; // It acknowledged nothing but a genesis, which is the same each time.
+            // It acknowledged nothing but a genesis, which is the same each time.
+            self.journal.truncate(self.op.max(1));
+            return true;
         }
         // What lies beyond, the slot of the root in the first lap with it, may have been written
         // here for a primary that was ahead, but was not acknowledged.
         let op_max = self.geometry.op_prepare_ok_max(self.superblock.state().op_checkpoint);
-        !(self.op + 1..=op_max).any(|op| self.journal.is_faulty(op))
+        if (self.op + 1..=op_max).any(|op| self.journal.is_faulty(op)) {
+            return false;
+        }
+        // So what is damaged there is no loss.
+        self.journal.truncate(self.op);
+        true
     }
 
     /// The stored headers stand: the journal may have been damaged, or hold a log that lost.
