@@ -25,13 +25,14 @@ use super::world::{SharedWorld, Step, World};
 use bytes::Bytes;
 use std::cell::RefCell;
 use std::rc::Rc;
+use vsr::fatal::FatalKind;
 use vsr::replica::executor::Executor;
 use vsr::replica::{Quorums, Status};
 use vsr::server::{Observer, Server, ServerConfig};
 use vsr::state_machine::kv::{self, Kv, OperationResult, Outcome, Request, Scan};
 use vsr::state_machine::{Reply, StateMachine};
 use vsr::stdx::Prng;
-use vsr::storage::{Format, Request as StorageRequest, SuperblockState};
+use vsr::storage::{Format, Geometry, Request as StorageRequest, SuperblockState};
 use vsr::wire::{ClusterId, Command, Header, Message, PrepareId, ReplicaIndex};
 
 /// How often the driver looks around, ns.
@@ -47,6 +48,8 @@ pub(crate) struct Repairs {
     pub(crate) prepares: u64,
     pub(crate) headers: u64,
     pub(crate) view_changes: u64,
+    /// How often a replica whose file was lost and formatted anew was turned away.
+    pub(crate) files_refused: u64,
 }
 
 #[derive(Debug)]
@@ -59,6 +62,8 @@ struct ReplicaSlot {
     is_abandoned: bool,
     /// It knows, durably, that the cluster was born with it.
     is_member: bool,
+    /// Its file is not the first one it had.
+    is_file_lost: bool,
     /// What was last noted of it.
     noted: (u64, u64, u64, u64),
 }
@@ -83,6 +88,8 @@ pub(crate) struct Cluster {
     rolling_at: u64,
     /// The faults of processes, paths and clocks are over.
     is_calm: bool,
+    /// The replica that may lose its file.
+    doomed: Option<usize>,
     /// By op, from 0: what was committed.
     committed: Vec<Option<PrepareId>>,
     /// Kept to keep its memory.
@@ -135,24 +142,16 @@ impl Cluster {
         }
         let geometry = options.geometry();
         let quorums = Quorums::new(replica_count);
-        let atlas = Atlas::new(replica_count, quorums.replication, &geometry, &mut prng.fork());
+        let mut fates = prng.fork();
+        let doomed = (options.file_lost > 0 && replicas > 2).then(|| fates.index(replicas));
+        let atlas = Atlas::new(replica_count, quorums.replication, &geometry, doomed, &mut fates);
         let network = Network::new(options.network(), replicas, processes, prng.fork());
         let mut incarnations = prng.fork();
         let disks = (0..replicas)
             .map(|replica| {
                 let mut disk = Disk::new(replica, options.disk(), geometry, &atlas, prng.fork());
                 let incarnation = incarnations.next_u64().max(1);
-                let index = ReplicaIndex(u8::try_from(replica).expect("at most six"));
-                format(
-                    &mut disk,
-                    &SuperblockState::formatted(
-                        CLUSTER,
-                        index,
-                        replica_count,
-                        incarnation,
-                        geometry,
-                    ),
-                );
+                format(&mut disk, replica, replica_count, incarnation, geometry);
                 disk
             })
             .collect();
@@ -164,6 +163,7 @@ impl Cluster {
             restart_at: 0,
             is_abandoned: false,
             is_member: false,
+            is_file_lost: false,
             noted: (0, 0, 0, 0),
         });
         let clients = (replicas..processes).map(|process| {
@@ -182,6 +182,7 @@ impl Cluster {
             rolling: Vec::new(),
             rolling_at: 0,
             is_calm: false,
+            doomed,
             committed: Vec::new(),
             spoken: Vec::new(),
             world,
@@ -233,6 +234,10 @@ impl Cluster {
             return Err(Failure::Correctness(reason));
         }
         if let Err(fatal) = turn {
+            if slot.is_file_lost && fatal.kind == FatalKind::Replaced {
+                self.refuse(process);
+                return Ok(());
+            }
             return Err(Failure::Crash(format!("replica {process} ended: {fatal}")));
         }
         self.look_at(process)
@@ -490,6 +495,33 @@ impl Cluster {
         let fault = if is_silent { Fault::CrashSilent } else { Fault::CrashReset };
         self.world.borrow_mut().scheduler.fault(replica, fault, 0, 0);
         self.kill(replica, is_silent);
+        if self.doomed == Some(replica) && ppm(self.options.file_lost).happens(&mut self.prng) {
+            self.lose_file(replica);
+        }
+    }
+
+    /// A dead replica loses its file, and somebody makes the mistake to format a new one.
+    fn lose_file(&mut self, replica: usize) {
+        let slot = &mut self.replicas[replica];
+        assert!(slot.server.is_none());
+        slot.is_file_lost = true;
+        slot.is_member = false;
+        let incarnation = self.prng.next_u64().max(1);
+        let replica_count = u8::try_from(self.replicas.len()).expect("at most six");
+        let world = &mut *self.world.borrow_mut();
+        let disk = &mut world.disks[replica];
+        disk.lose();
+        format(disk, replica, replica_count, incarnation, self.options.geometry());
+        world.scheduler.fault(replica, Fault::FileLost, 0, 0);
+        self.checkers.on_file_lost(u8::try_from(replica).expect("at most six"));
+    }
+
+    /// The cluster does not take the new file for the lost one: the process has ended itself.
+    fn refuse(&mut self, replica: usize) {
+        self.replicas[replica].server = None;
+        self.repairs.files_refused += 1;
+        self.world.borrow_mut().scheduler.note(replica, "refused", 0, 0);
+        self.kill(replica, false);
     }
 
     fn kill(&mut self, replica: usize, is_silent: bool) {
@@ -550,18 +582,27 @@ impl Cluster {
     }
 
     fn choose_core(&mut self) -> Vec<usize> {
-        let replicas = self.replicas.len();
-        let mut all: Vec<usize> = (0..replicas).collect();
+        let mut all: Vec<usize> = (0..self.replicas.len()).collect();
+        // A lost file is replaced by nothing, if there is a cluster that knows of it.
+        if self.is_born() {
+            all.retain(|replica| !self.replicas[*replica].is_file_lost);
+        }
         let least = usize::from(self.quorums().view_change);
-        let count = least + self.prng.index(replicas - least + 1);
+        let count = least + self.prng.index(all.len() - least + 1);
+        let mut rest = all.clone();
         let mut core: Vec<usize> =
-            (0..count).map(|_| all.swap_remove(self.prng.index(all.len()))).collect();
+            (0..count).map(|_| rest.swap_remove(self.prng.index(rest.len()))).collect();
         core.sort_unstable();
         // A core in which nobody knows that the genesis was committed is not born: all must meet.
         if !core.iter().any(|replica| self.replicas[*replica].is_member) {
-            return (0..replicas).collect();
+            return all;
         }
         core
+    }
+
+    /// Whether some replica knows that the cluster was born with the file it has.
+    fn is_born(&self) -> bool {
+        self.replicas.iter().any(|slot| slot.is_member)
     }
 
     /// Whether all calls have ended, and no more are to come.
@@ -601,6 +642,10 @@ impl Cluster {
 
     /// Why the core may be stuck for ever, if a proven reason is seen.
     pub(crate) fn excuse(&self, core: &[usize]) -> Option<&'static str> {
+        // Nothing after the genesis was ever committed, since nobody may acknowledge it.
+        if !self.is_born() && self.replicas.iter().any(|slot| slot.is_file_lost) {
+            return Some("file_lost_before_birth");
+        }
         let certain = core.iter().filter(|index| {
             self.replicas[**index]
                 .server
@@ -690,8 +735,16 @@ fn draw_clock(options: &Options, prng: &mut Prng) -> Clock {
     Clock { drift_ppm: drawn - span, base: prng.below(1 << 40), wall_ahead: WALL_START + apart }
 }
 
-fn format(disk: &mut Disk, state: &SuperblockState) {
-    let mut format = Format::new(state);
+fn format(
+    disk: &mut Disk,
+    replica: usize,
+    replica_count: u8,
+    incarnation: u64,
+    geometry: Geometry,
+) {
+    let index = ReplicaIndex(u8::try_from(replica).expect("at most six"));
+    let state = SuperblockState::formatted(CLUSTER, index, replica_count, incarnation, geometry);
+    let mut format = Format::new(&state);
     let mut requests = Vec::new();
     while !format.is_done() {
         format.advance(&mut requests);

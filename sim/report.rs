@@ -55,12 +55,16 @@ pub(crate) fn tail(outcome: &Outcome) -> String {
         ("prepares", repairs.prepares),
         ("headers", repairs.headers),
         ("view_changes", repairs.view_changes),
+        ("files_refused", repairs.files_refused),
     ] {
         lines.push(format!("repair   {name:<20} {count:>10}"));
     }
     for report in &outcome.reports {
         let (name, compared, undecided) = (report.name, report.compared, report.undecided);
-        lines.push(format!("checker  {name:<20} {compared:>10} compared, {undecided} undecided"));
+        let failed = if report.failure.is_some() { ", FAILED" } else { "" };
+        lines.push(format!(
+            "checker  {name:<20} {compared:>10} compared, {undecided} undecided{failed}"
+        ));
     }
     if let Some(excuse) = outcome.excuse {
         lines.push(format!("excused  {excuse}"));
