@@ -16,7 +16,7 @@
 use super::clock::ClusterClock;
 use super::fault_detector::FaultDetector;
 use super::{Counters, Effects, Now, Quorums, Replica, Status, Timeouts};
-use crate::stdx::Prng;
+use crate::stdx::{Prng, defect};
 use crate::storage::Opened;
 use crate::wire::{Header, Op, View};
 use std::collections::{BTreeMap, VecDeque};
@@ -155,10 +155,19 @@ impl Replica {
             }
         }
         self.recover_head_set();
+        if defect!("restart_forgets_uncommitted")
+            && let Some(head) = self.journal.header(self.op)
+        {
+            self.op = head.command.commit.max(head_op);
+            self.journal.truncate(self.op);
+        }
         if !self.is_born() {
             return true; // It acknowledged nothing but a genesis, which is the same each time.
         }
         let op_prepare_max = self.geometry.op_prepare_max(self.superblock.state().op_checkpoint);
+        if defect!("uncertain_head_votes") {
+            return true;
+        }
         !(self.op + 1..=op_prepare_max).any(|op| self.journal.is_faulty(op))
     }
 
