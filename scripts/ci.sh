@@ -24,12 +24,15 @@ stage() {
 
 stage format cargo fmt --check
 stage clippy cargo clippy --all-targets --locked -- -D warnings
+stage lint cargo clippy --all-targets --features defects --locked -- -D warnings
 stage test cargo test --locked
 stage doc env RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked
 stage release cargo build --release --locked
 # A fixed set of seeds, and as many that no commit had before.
 stage sim target/release/vsr sim --seeds 300 --from 1
 stage fresh target/release/vsr sim --seeds 100 --from "$((16#$(git rev-parse HEAD | cut -c1-8)))"
+# What the simulator is for: each defect on purpose is caught, and each checker catches one.
+stage defects cargo test --release --features defects --test defects --locked
 # The first command of README.md, as a visitor would type it, but without a terminal.
 stage demo cargo run --release --locked -- demo
 

@@ -16,6 +16,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use vsr::stdx::defect::DEFECTS;
 
 /// Who may use whom: a module, and the `crate::` modules below it. A dot separates nothing here:
 /// `client::core` is the client's sans-IO part and stands on a lower floor than `client`.
@@ -86,7 +87,13 @@ const FILE_PRODUCT_LINES_MAX: usize = 1000;
 const README_LINES_MAX: usize = 80;
 
 /// Roots of module trees: library, binary, test targets.
-const ROOTS: &[&str] = &["src/lib.rs", "src/main.rs", "scripts/tidy.rs", "sim/tests/process.rs"];
+const ROOTS: &[&str] = &[
+    "src/lib.rs",
+    "src/main.rs",
+    "scripts/tidy.rs",
+    "sim/tests/process.rs",
+    "sim/tests/defects.rs",
+];
 
 /// One Rust file.
 struct Source {
@@ -640,6 +647,24 @@ fn check_mentions(
         .collect()
 }
 
+/// The points of defects in the product are those of the table: each name has one, at least.
+fn check_defects(sources: &[Source], names: &[&str]) -> Vec<String> {
+    let mut findings = Vec::new();
+    let mut unused: BTreeSet<&str> = names.iter().copied().collect();
+    for source in sources {
+        for offset in occurrences(&source.product, "defect") {
+            let Some(rest) = source.raw[offset..].strip_prefix("defect!(\"") else { continue };
+            let name = rest.split('"').next().expect("a split has a first part");
+            unused.remove(name);
+            if !names.contains(&name) {
+                findings.push(source.finding(offset, format!("no defect is called {name}")));
+            }
+        }
+    }
+    findings.extend(unused.iter().map(|name| format!("defect {name} has no point in src")));
+    findings
+}
+
 fn check_readme(text: &str) -> Vec<String> {
     let lines = text.lines().count();
     let long = lines > README_LINES_MAX;
@@ -762,6 +787,13 @@ fn storage_and_replica_assert_what_they_rely_on() {
     let sources = sources();
     let check = |(floor, min): &(&str, usize)| check_asserts(floor, *min, &sources);
     assert_none(ASSERTING.iter().flat_map(check).collect());
+}
+
+#[test]
+fn defects_are_those_of_their_table() {
+    let product = sources().into_iter().filter(|source| source.path.starts_with("src/"));
+    let names: Vec<&str> = DEFECTS.iter().map(|defect| defect.name).collect();
+    assert_none(check_defects(&product.collect::<Vec<_>>(), &names));
 }
 
 #[test]
@@ -922,6 +954,14 @@ mod bites {
         count(&tree("pub mod a;\n#[path = \"../sim/mod.rs\"]\nmod sim;\n"), 0);
         count(&tree("pub mod a;\n"), 1);
         count(&tree("// mod a;\nmod a { }\n"), 6 - 1);
+    }
+
+    #[test]
+    fn defects_without_a_name_or_a_point_are_found() {
+        let of = |text: &str| check_defects(&[Source::new("src/a.rs", text)], &["a", "b"]);
+        count(&of("fn f() { if defect!(\"a\") || defect!(\"b\") {} }\n"), 0);
+        count(&of("fn f() { if defect!(\"a\") || defect!(\"c\") {} }\n"), 2);
+        count(&of("fn f() { defect!(\"a\") } // defect!(\"b\")\n"), 1);
     }
 
     #[test]

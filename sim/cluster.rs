@@ -25,6 +25,7 @@ use super::world::{SharedWorld, Step, World};
 use bytes::Bytes;
 use std::cell::RefCell;
 use std::rc::Rc;
+use vsr::fatal::FatalKind;
 use vsr::replica::executor::Executor;
 use vsr::replica::{Quorums, Status};
 use vsr::server::{Observer, Server, ServerConfig};
@@ -52,6 +53,8 @@ pub(crate) struct Repairs {
     pub(crate) prepares: u64,
     pub(crate) headers: u64,
     pub(crate) view_changes: u64,
+    /// How often a replica whose file was lost and formatted anew was turned away.
+    pub(crate) files_refused: u64,
 }
 
 #[derive(Debug)]
@@ -64,6 +67,8 @@ struct ReplicaSlot {
     is_abandoned: bool,
     /// It knows, durably, that the cluster was born with it.
     is_member: bool,
+    /// Its file is not the first one it had.
+    is_file_lost: bool,
     /// What was last noted of it.
     noted: (u64, u64, u64, u64),
 }
@@ -88,6 +93,8 @@ pub(crate) struct Cluster {
     rolling_at: u64,
     /// The faults of processes, paths and clocks are over.
     is_calm: bool,
+    /// The replica that may lose its file.
+    doomed: Option<usize>,
     /// Kept to keep its memory.
     spoken: Vec<(usize, usize, Bytes)>,
 }
@@ -132,7 +139,9 @@ impl Cluster {
         }
         let geometry = options.geometry();
         let quorums = Quorums::new(replica_count);
-        let atlas = Atlas::new(replica_count, quorums.replication, &geometry, &mut prng.fork());
+        let mut fates = prng.fork();
+        let doomed = (options.file_lost > 0 && replicas > 2).then(|| fates.index(replicas));
+        let atlas = Atlas::new(replica_count, quorums.replication, &geometry, doomed, &mut fates);
         let network = Network::new(options.network(), replicas, processes, prng.fork());
         let mut incarnations = prng.fork();
         let mut disks: Vec<Disk> = Vec::new();
@@ -153,6 +162,7 @@ impl Cluster {
             restart_at: 0,
             is_abandoned: false,
             is_member: false,
+            is_file_lost: false,
             noted: (0, 0, 0, 0),
         });
         let clients = (replicas..processes).map(|process| {
@@ -171,6 +181,7 @@ impl Cluster {
             rolling: Vec::new(),
             rolling_at: 0,
             is_calm: false,
+            doomed,
             spoken: Vec::new(),
             world,
             options,
@@ -220,6 +231,10 @@ impl Cluster {
             return Err(Failure::Correctness(reason));
         }
         if let Err(fatal) = turn {
+            if slot.is_file_lost && fatal.kind == FatalKind::Replaced {
+                self.refuse(process);
+                return Ok(());
+            }
             return Err(Failure::Crash(format!("replica {process} ended: {fatal}")));
         }
         self.look_at(process)
@@ -477,6 +492,37 @@ impl Cluster {
         let fault = if is_silent { Fault::CrashSilent } else { Fault::CrashReset };
         self.world.borrow_mut().scheduler.fault(replica, fault, 0, 0);
         self.kill(replica, is_silent);
+        if self.doomed == Some(replica) && ppm(self.options.file_lost).happens(&mut self.prng) {
+            self.lose_file(replica);
+        }
+    }
+
+    /// A dead replica loses its file, and somebody makes the mistake to format a new one.
+    fn lose_file(&mut self, replica: usize) {
+        let slot = &mut self.replicas[replica];
+        assert!(slot.server.is_none());
+        slot.is_file_lost = true;
+        slot.is_member = false;
+        let incarnation = self.prng.next_u64().max(1);
+        let replica_count = u8::try_from(self.replicas.len()).expect("at most six");
+        let index = ReplicaIndex(u8::try_from(replica).expect("at most six"));
+        let geometry = self.options.geometry();
+        let state =
+            SuperblockState::formatted(CLUSTER, index, replica_count, incarnation, geometry);
+        let world = &mut *self.world.borrow_mut();
+        let disk = &mut world.disks[replica];
+        disk.lose();
+        format(disk, None, &state);
+        world.scheduler.fault(replica, Fault::FileLost, 0, 0);
+        self.checkers.on_file_lost(u8::try_from(replica).expect("at most six"));
+    }
+
+    /// The cluster does not take the new file for the lost one: the process has ended itself.
+    fn refuse(&mut self, replica: usize) {
+        self.replicas[replica].server = None;
+        self.repairs.files_refused += 1;
+        self.world.borrow_mut().scheduler.note(replica, "refused", 0, 0);
+        self.kill(replica, false);
     }
 
     fn kill(&mut self, replica: usize, is_silent: bool) {
@@ -540,19 +586,23 @@ impl Cluster {
     }
 
     fn choose_core(&mut self) -> Vec<usize> {
-        let replicas = self.replicas.len();
-        let mut all: Vec<usize> = (0..replicas).collect();
+        let mut all: Vec<usize> = (0..self.replicas.len()).collect();
+        // A lost file is replaced by nothing, if there is a cluster that knows of it.
+        if self.is_born() {
+            all.retain(|replica| !self.replicas[*replica].is_file_lost);
+        }
         let least = usize::from(self.quorums().view_change);
-        let count = least + self.prng.index(replicas - least + 1);
+        let count = least + self.prng.index(all.len() - least + 1);
+        let mut rest = all.clone();
         let mut core: Vec<usize> =
-            (0..count).map(|_| all.swap_remove(self.prng.index(all.len()))).collect();
+            (0..count).map(|_| rest.swap_remove(self.prng.index(rest.len()))).collect();
         core.sort_unstable();
         // A core in which nobody knows that the genesis was committed is not born: all must meet.
         if !core.iter().any(|replica| self.replicas[*replica].is_member) {
-            return (0..replicas).collect();
+            return all;
         }
-        while !self.is_sufficient(&core) {
-            core.push(all.swap_remove(self.prng.index(all.len())));
+        while !rest.is_empty() && !self.is_sufficient(&core) {
+            core.push(rest.swap_remove(self.prng.index(rest.len())));
             core.sort_unstable();
         }
         core
@@ -571,6 +621,11 @@ impl Cluster {
         let is_whole = core.len() == self.replicas.len();
         let quorum = usize::from(self.quorums().replication);
         is_whole || (0..self.options.geometry().journal_slots).all(|slot| missing(slot) < quorum)
+    }
+
+    /// Whether some replica knows that the cluster was born with the file it has.
+    fn is_born(&self) -> bool {
+        self.replicas.iter().any(|slot| slot.is_member)
     }
 
     /// Whether all calls have ended, and no more are to come.
@@ -624,6 +679,10 @@ impl Cluster {
     /// one replica alone, is within what the atlas allows; more than one replica, in different
     /// chunks, is not always.
     pub(crate) fn excuse(&self, core: &[usize]) -> Option<&'static str> {
+        // Nothing after the genesis was ever committed, since nobody may acknowledge it.
+        if !self.is_born() && self.replicas.iter().any(|slot| slot.is_file_lost) {
+            return Some("file_lost_before_birth");
+        }
         let mut certain = 0;
         for &index in core {
             let replica = self.replicas[index].server.as_ref()?.replica();

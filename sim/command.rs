@@ -13,6 +13,7 @@ use std::io::Write;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Duration;
 use vsr::io::{Event, IO, MioIO, MioOptions};
+use vsr::stdx::defect;
 
 /// The exit status of a usage error.
 const STATUS_USAGE: u8 = 2;
@@ -23,9 +24,10 @@ const STATUS_CRASH: i32 = 127;
 
 /// `vsr sim`.
 pub(crate) fn main(arguments: &Sim) -> ExitCode {
-    let result = match arguments.seeds {
-        Some(count) => many(arguments, count),
-        None => one(arguments),
+    let result = match (switch_on(arguments), arguments.seeds) {
+        (Err(reason), _) => Err((STATUS_USAGE, reason)),
+        (Ok(()), Some(count)) => many(arguments, count),
+        (Ok(()), None) => one(arguments),
     };
     match result {
         Ok(status) => ExitCode::from(status),
@@ -36,6 +38,11 @@ pub(crate) fn main(arguments: &Sim) -> ExitCode {
     }
 }
 
+/// Switches the defect on that the run is to show, in this thread, which is the one of the run.
+fn switch_on(arguments: &Sim) -> Result<(), String> {
+    arguments.defect.as_deref().map_or(Ok(()), defect::switch_on)
+}
+
 fn one(arguments: &Sim) -> Result<u8, (u8, String)> {
     let seed = match arguments.seed {
         Some(seed) => seed,
@@ -43,7 +50,7 @@ fn one(arguments: &Sim) -> Result<u8, (u8, String)> {
     };
     let options = options_of(seed, &arguments.settings).map_err(|reason| (STATUS_USAGE, reason))?;
     env_logger::Builder::from_default_env().format_timestamp(None).format_target(false).init();
-    print!("{}", report::head(seed, &arguments.settings, &options));
+    print!("{}", report::head(seed, arguments, &options));
     report_panics(seed);
     let outcome = run::run(seed, options, arguments.log);
     print!("{}", report::tail(&outcome));
@@ -143,6 +150,9 @@ fn spawn(program: &std::path::Path, seed: u64, arguments: &Sim) -> std::io::Resu
     command.arg("sim").arg(seed.to_string());
     for (name, value) in &arguments.settings {
         command.arg("--set").arg(format!("{name}={value}"));
+    }
+    if let Some(name) = &arguments.defect {
+        command.arg("--defect").arg(name);
     }
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()
 }

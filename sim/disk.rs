@@ -17,6 +17,8 @@
 //! | `Headers` | as written | corrupt, unreadable, lost |
 //! | `Both` | corrupt, unreadable | corrupt, unreadable |
 //!
+//! A replica whose file may be lost is one of those that may damage a chunk, in every chunk.
+//!
 //! Of the superblock, one copy of each disk may be damaged. With one or two replicas no journal is
 //! damaged, with one no superblock either: there is nobody, or not always somebody, to ask.
 //!
@@ -28,7 +30,7 @@
 //! or not at all; a slot that is not hurt holds what was last written to it, but for a write that a
 //! crash cut short.
 //!
-//! **Not here:** a disk that is full, a file that is lost.
+//! **Not here:** a disk that is full.
 
 use super::fault::Fault;
 use super::random::{Delay, Ppm};
@@ -130,10 +132,12 @@ pub(crate) struct Disk {
 }
 
 impl Atlas {
+    /// `doomed` is the replica that may lose its file, if there is one.
     pub(crate) fn new(
         replica_count: u8,
         replication_quorum: u8,
         geometry: &Geometry,
+        doomed: Option<usize>,
         prng: &mut Prng,
     ) -> Self {
         let replicas = usize::from(replica_count);
@@ -148,11 +152,16 @@ impl Atlas {
                 *copy = Some(u8::try_from(drawn).expect("one of four"));
             }
         }
+        assert!(doomed.is_none() || replica_count > 2, "nobody has what a lost file had");
         if replica_count > 2 {
             for chunk in 0..chunk_count as usize {
                 let mut candidates: Vec<usize> = (0..replicas).collect();
-                for _ in 1..replication_quorum {
-                    let replica = candidates.swap_remove(prng.index(candidates.len()));
+                for index in 1..replication_quorum {
+                    let place = match doomed {
+                        Some(replica) if index == 1 => replica,
+                        _ => prng.index(candidates.len()),
+                    };
+                    let replica = candidates.swap_remove(place);
                     let kinds = [Damage::Prepares, Damage::Headers, Damage::Both];
                     atlas.chunks[replica][chunk] = kinds[prng.index(kinds.len())];
                 }
@@ -199,6 +208,14 @@ impl Disk {
     /// From now on it does what it is told.
     pub(crate) fn heal(&mut self) {
         self.is_healed = true;
+    }
+
+    /// The file is gone.
+    pub(crate) fn lose(&mut self) {
+        assert!(self.in_flight.is_empty(), "its process is dead");
+        self.sectors.fill_with(|| None);
+        self.unreadable.clear();
+        self.slots_used = 0;
     }
 
     // ---- calls

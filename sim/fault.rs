@@ -91,6 +91,8 @@ kinds! {
     WriteUndone = "write_undone",
     /// A copy of the superblock is damaged.
     SuperblockDamaged = "superblock_damaged",
+    /// The file of a dead replica is gone, and somebody formats a new one in its place.
+    FileLost = "file_lost",
     /// A process is killed; its peers see resets.
     CrashReset = "crash_reset",
     /// A process is killed; its peers see nothing.

@@ -155,6 +155,8 @@ knobs! {
     rot in 0 ..= 1000000,
     /// Of each write in flight at a crash: all of it is done, or none.
     whole_at_crash in 0 ..= 1000000,
+    /// Of each crash of one of the replicas: its file is lost, and formatted anew.
+    file_lost in 0 ..= 1000000,
 
     /// Of each replica and 10 ms.
     crash in 0 ..= 100000,
@@ -285,6 +287,7 @@ impl Options {
         self.drift = mood.fault(prng, [100, 5000, 100_000]);
         self.clock_jump = mood.fault(prng, [500, 10_000]);
         self.clock_jump_max = one_of(prng, [50_000, 10_000_000, 3_600_000_000, 30_000_000_000_000]);
+        self.file_lost = mood.fault(prng, [50_000, 300_000, 1_000_000]);
     }
 
     /// The geometry of the data files.

@@ -9,6 +9,7 @@ use super::options::Options;
 use super::run::Outcome;
 use super::scheduler::MS;
 use super::trace::Entry;
+use crate::cli::Sim;
 use std::fmt::Write;
 
 /// One line of `--log`:
@@ -28,10 +29,13 @@ pub(crate) fn entry_line(entry: &Entry) -> String {
 }
 
 /// The first lines of a run: the seed, how to run it again, the knobs.
-pub(crate) fn head(seed: u64, settings: &[(String, u64)], options: &Options) -> String {
+pub(crate) fn head(seed: u64, arguments: &Sim, options: &Options) -> String {
     let mut text = format!("seed {seed}: vsr sim {seed}");
-    for (name, value) in settings {
+    for (name, value) in &arguments.settings {
         write!(text, " --set {name}={value}").expect("a string takes all");
+    }
+    if let Some(name) = &arguments.defect {
+        write!(text, " --defect {name}").expect("a string takes all");
     }
     text.push_str("\noptions");
     for (name, value) in options.values() {
@@ -55,12 +59,16 @@ pub(crate) fn tail(outcome: &Outcome) -> String {
         ("prepares", repairs.prepares),
         ("headers", repairs.headers),
         ("view_changes", repairs.view_changes),
+        ("files_refused", repairs.files_refused),
     ] {
         lines.push(format!("repair   {name:<20} {count:>10}"));
     }
     for report in &outcome.reports {
         let (name, compared, undecided) = (report.name, report.compared, report.undecided);
-        lines.push(format!("checker  {name:<20} {compared:>10} compared, {undecided} undecided"));
+        let failed = if report.failure.is_some() { ", FAILED" } else { "" };
+        lines.push(format!(
+            "checker  {name:<20} {compared:>10} compared, {undecided} undecided{failed}"
+        ));
     }
     if let Some(excuse) = outcome.excuse {
         lines.push(format!("excused  {excuse}"));

@@ -245,6 +245,9 @@ struct RawSim {
     /// Set a knob that the seed would draw; may be given again for others
     #[arg(long = "set", value_name = "NAME=VALUE", value_parser = setting)]
     settings: Vec<(String, u64)>,
+    /// Make the product wrong in this way, in a build with the feature `defects`
+    #[arg(long, value_name = "NAME")]
+    defect: Option<String>,
 }
 
 /// What is meant.
@@ -322,6 +325,7 @@ pub(crate) struct Sim {
     pub(crate) from: u64,
     pub(crate) log: bool,
     pub(crate) settings: Vec<(String, u64)>,
+    pub(crate) defect: Option<String>,
 }
 
 impl Raw {
@@ -356,8 +360,8 @@ impl Raw {
             RawCommand::Status { client } => Command::Status { client: client.valid()? },
             RawCommand::Benchmark(raw) => Command::Benchmark(raw.valid()?),
             RawCommand::Demo { keep } => Command::Demo { keep },
-            RawCommand::Sim(RawSim { seed, seeds, from, log, settings }) => {
-                Command::Sim(Sim { seed, seeds, from, log, settings })
+            RawCommand::Sim(RawSim { seed, seeds, from, log, settings, defect }) => {
+                Command::Sim(Sim { seed, seeds, from, log, settings, defect })
             }
             RawCommand::Version => Command::Version,
         })

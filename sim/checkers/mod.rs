@@ -143,9 +143,10 @@ impl Checkers {
         tick: u64,
     ) -> Result<(), String> {
         assert!(replica < self.replica_count);
-        let mut result = self.commits.on_commit(replica, &commit);
+        let mut result = named("commits", self.commits.on_commit(replica, &commit));
         if let Some(digest) = commit.digest {
-            result = result.and(self.digests.on_digest(replica, commit.op, digest));
+            let digests = self.digests.on_digest(replica, commit.op, digest);
+            result = result.and(named("digests", digests));
         }
         result.map_err(|reason| format!("tick {tick}: {reason}"))
     }
@@ -158,14 +159,20 @@ impl Checkers {
         self.monotonic.on_restart(replica);
     }
 
+    /// The replica's process has ended, and its file is lost: the next begins with a blank one.
+    pub(crate) fn on_file_lost(&mut self, replica: u8) {
+        assert!(replica < self.replica_count);
+        self.monotonic.on_file_lost(replica);
+    }
+
     /// The replica is in this state after a turn. Also right after it was opened.
     ///
     /// # Errors
     /// What it contradicts.
     pub(crate) fn on_state(&mut self, replica: u8, state: ReplicaState) -> Result<(), String> {
         assert!(replica < self.replica_count);
-        let commits = self.commits.on_state(replica, &state);
-        commits.and(self.monotonic.on_state(replica, &state))
+        let commits = named("commits", self.commits.on_state(replica, &state));
+        commits.and(named("monotonic", self.monotonic.on_state(replica, &state)))
     }
 
     /// The replica handed a message to the network that says it takes part in `view`: any message
@@ -182,7 +189,7 @@ impl Checkers {
     /// # Errors
     /// If another reply to the same request was different.
     pub(crate) fn on_reply(&mut self, message: &Message) -> Result<(), String> {
-        self.replies.on_reply(message)
+        named("replies", self.replies.on_reply(message))
     }
 
     /// A client is about to ask. It has no other call open. `time` (ns) is for messages: what
@@ -215,6 +222,11 @@ impl Checkers {
         }
         reports
     }
+}
+
+/// Says which checker a failure is of.
+fn named(name: &str, result: Result<(), String>) -> Result<(), String> {
+    result.map_err(|reason| format!("{name}: {reason}"))
 }
 
 /// The message with its longest byte strings cut: a value may be as long as a message of the

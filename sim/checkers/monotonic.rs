@@ -13,6 +13,8 @@
 //! **Invariants:** a state is compared with the one before it of the same replica, and with nothing
 //! else; the first state of a life with what the lives before it left.
 //!
+//! A replica whose file was lost begins anew: what it may do then is not judged here.
+//!
 //! **Not here:** agreement between replicas (`commits`).
 
 use super::{CheckerReport, FirstFailure, ReplicaState};
@@ -44,6 +46,11 @@ impl Monotonic {
 
     pub(super) fn on_restart(&mut self, replica: u8) {
         self.replicas[usize::from(replica)].state = None;
+    }
+
+    /// The replica's file is another one, which has promised nothing.
+    pub(super) fn on_file_lost(&mut self, replica: u8) {
+        self.replicas[usize::from(replica)] = Known::default();
     }
 
     /// The replica sent a message of `view` that only a participant of it may send. Judged with the

@@ -240,7 +240,7 @@ impl Scenario {
         replicas.all(|replica| replica.is_some_and(&what))
     }
 
-    pub(super) fn to_repair(&self, who: Who) -> usize {
+    pub(super) fn to_repair(&self, who: Who) -> u32 {
         self.each(who).map(Replica::ops_to_repair).sum()
     }
 

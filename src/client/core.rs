@@ -53,7 +53,7 @@
 //! mean.
 
 use crate::constants::{ENTRY_SIZE, HEADER_SIZE, REPLICAS_MAX, TICK_NS};
-use crate::stdx::Prng;
+use crate::stdx::{Prng, defect};
 use crate::wire::{
     Author, ClientId, ClusterId, Command, Eviction, EvictionReason, Header, Message, Op, Operation,
     PingClient, PongClient, Reject, RejectReason, ReplicaIndex, Reply, Request, View,
@@ -348,7 +348,8 @@ impl ClientCore {
             Operation::Query | Operation::Register => GaveUp::NotDone,
             Operation::Apply | Operation::Deregister => {
                 self.state = State::Ended;
-                if flight.handed_over { GaveUp::Unknown } else { GaveUp::NotDone }
+                let is_unknown = flight.handed_over && !defect!("timeout_is_not_done");
+                if is_unknown { GaveUp::Unknown } else { GaveUp::NotDone }
             }
             Operation::Genesis | Operation::Noop => unreachable!("not a client's operation"),
         }

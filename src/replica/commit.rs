@@ -6,6 +6,7 @@
 
 use super::{ReadPurpose, Replica, Status};
 use crate::replica::Effects;
+use crate::stdx::defect;
 use crate::storage::ReadResult;
 use crate::wire::{Message, Op, PrepareId};
 
@@ -19,11 +20,12 @@ impl Replica {
         if self.committing.is_some() || op > self.commit_max.min(self.op) {
             return;
         }
-        if op < self.chain_min || self.status == Status::RecoveringHead {
+        let is_chained = op >= self.chain_min || defect!("commit_off_chain");
+        if !is_chained || self.status == Status::RecoveringHead {
             return;
         }
         assert!(op <= self.commit_max);
-        assert!(op >= self.chain_min);
+        assert!(is_chained);
         let id = self.journal.header(op).expect("the chain has no holes").id();
         let cached = self.cache.get(&op).filter(|message| message.prepare_header().id() == id);
         if let Some(message) = cached {

@@ -28,6 +28,7 @@ use crate::state_machine::{
     Context, RESULT_INVALID, RESULT_OK, RESULT_REPLY_TOO_LARGE, RESULT_RESERVED_MIN,
     RESULT_STOP_INVALID, Reply, StateMachine,
 };
+use crate::stdx::defect;
 use crate::storage::Geometry;
 use crate::store::{Digest, Stop, Store};
 use crate::wire::{
@@ -189,6 +190,26 @@ impl<S: StateMachine> Executor<S> {
         }
     }
 
+    /// The defect `table_at_prepare`: the sessions change before anything is committed.
+    pub fn enter_early(&mut self, request: &Request) {
+        self.sessions.enter_early(request);
+    }
+
+    /// The defect `deposed_primary_reads`: answers a query from what is executed here.
+    pub fn answer_early(&mut self, request: &Header<Request>, body: &[u8]) -> StoredReply {
+        let entry = Entry {
+            client: request.command.client,
+            session: 0,
+            request: request.command.request,
+            size: request.body_size(),
+            checksum: request.checksum_body,
+            operation: Operation::Query,
+        };
+        let placed = Placed { entry: &entry, body, op: self.op, index: 0, timestamp: 0 };
+        let (result, body) = self.run(&placed).expect("a store in memory never suspends");
+        placed.reply(0, result, body)
+    }
+
     fn admit_valid(&self, operation: Operation, body: &[u8]) -> Admission {
         if self.valid(operation, body) {
             Admission::Accept
@@ -260,7 +281,11 @@ impl<S: StateMachine> Executor<S> {
                     Decision::Reply(reply) => {
                         assert_eq!(reply.client, entry.client);
                         assert!(reply.op <= placed.op);
-                        Ok(Some(ClientReply::Reply(reply.clone())))
+                        let reply = ClientReply::Reply(reply.clone());
+                        if defect!("retry_executed_twice") && entry.operation == Operation::Apply {
+                            self.run(placed)?;
+                        }
+                        Ok(Some(reply))
                     }
                     Decision::Evict(reason) => {
                         let Entry { client, session, .. } = *entry;
@@ -295,7 +320,11 @@ impl<S: StateMachine> Executor<S> {
             Operation::Apply | Operation::Deregister => {
                 let (result, body) = self.run(placed)?;
                 let reply = placed.reply(placed.entry.session, result, body);
-                self.sessions.record(reply.clone(), placed.index);
+                let mut stored = reply.clone();
+                if defect!("reply_not_stored") {
+                    stored.body = Bytes::new();
+                }
+                self.sessions.record(stored, placed.index);
                 reply
             }
             Operation::Noop | Operation::Genesis | Operation::Query => {

@@ -56,7 +56,7 @@ pub use quorums::Quorums;
 pub use select::{Selection, ViewLog, select};
 
 use crate::constants::{REPLICAS_MAX, TICK_NS};
-use crate::stdx::Prng;
+use crate::stdx::{Prng, defect};
 use crate::storage::{Geometry, Journal, ReadResult, Superblock, SuperblockState, Token};
 use crate::wire::{
     Author, ClientId, ClusterId, Command, HeaderSet, IncarnationTable, Message, Op, Ping, Pong,
@@ -387,6 +387,9 @@ impl Replica {
     /// What an author stamps. Messages speak of the durable view: where they promise something,
     /// that is the current one.
     fn author(&self) -> Author {
+        if defect!("view_spoken_early") {
+            return self.author_of(self.view);
+        }
         self.author_of(self.superblock.state().view)
     }
 

@@ -23,6 +23,7 @@ use super::{InFlight, Replica, Status};
 use crate::constants::{ENTRY_SIZE, HEADER_SIZE};
 use crate::replica::Effects;
 use crate::replica::clock;
+use crate::stdx::defect;
 use crate::wire::{
     ClientId, Command, Commit, Entries, Entry, Header, Message, MessageBuilder, Op, Operation,
     PongClient, Prepare, PrepareId, PrepareOk, Reject, RejectReason, ReplicaIndex, Request,
@@ -113,7 +114,8 @@ impl Replica {
         }
         // Queries change nothing and are not remembered.
         if command.operation != Operation::Query as u8 {
-            if self.requests_in_flight.contains_key(&command.client) {
+            let is_in_flight = self.requests_in_flight.contains_key(&command.client);
+            if is_in_flight && !defect!("retry_executed_twice") {
                 return Err("in flight already");
             }
             self.requests_in_flight.insert(command.client, command.request);
@@ -215,7 +217,7 @@ impl Replica {
         let prepare = Prepare {
             parent,
             op: self.op + 1,
-            commit: self.commit_max,
+            commit: if defect!("commit_is_op") { self.op } else { self.commit_max },
             timestamp,
             checkpoint_id: 0,
             entry_count,
@@ -242,6 +244,9 @@ impl Replica {
         assert!(entry_count > 0);
         self.timestamp_next = timestamp + u64::from(entry_count);
         self.timestamp_monotonic = self.now.monotonic;
+        if defect!("own_wall_clock") {
+            return self.now.realtime;
+        }
         timestamp
     }
 
@@ -361,6 +366,9 @@ impl Replica {
         // overwritten.
         if self.view_is_durable() && self.journal.can_write(op) {
             self.journal.write_prepare(message, &mut effects.requests);
+            if defect!("prepare_ok_early") {
+                self.acknowledge(&header.id(), effects);
+            }
         }
     }
 
@@ -419,7 +427,7 @@ impl Replica {
         if !self.may_vote() && !self.may_acknowledge_genesis(id) {
             return self.ignore("acknowledge", "not a member");
         }
-        if !self.journal.is_clean(id) {
+        if !self.journal.is_clean(id) && !defect!("prepare_ok_early") {
             return self.ignore("acknowledge", "not durable here");
         }
         let op_checkpoint = self.superblock.state().op_checkpoint;
@@ -497,10 +505,11 @@ impl Replica {
 
     /// The genesis commits only when all have met.
     fn quorum_for(&self, op: Op) -> u8 {
-        if op == 1 && self.view.0 == 0 && !self.solo() {
+        let is_genesis = op == 1 && self.view.0 == 0 && !self.solo();
+        if is_genesis && !defect!("genesis_by_quorum") {
             self.replica_count
         } else {
-            self.quorums.replication
+            self.quorums.replication - u8::from(defect!("replication_quorum_small"))
         }
     }
 

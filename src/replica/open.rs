@@ -16,7 +16,7 @@
 use super::clock::ClusterClock;
 use super::fault_detector::FaultDetector;
 use super::{Counters, Effects, Now, Quorums, Replica, Status, Timeouts};
-use crate::stdx::Prng;
+use crate::stdx::{Prng, defect};
 use crate::storage::Opened;
 use crate::wire::{Header, Op, View};
 use std::collections::{BTreeMap, VecDeque};
@@ -155,9 +155,18 @@ impl Replica {
             }
         }
         self.recover_head_set();
+        if defect!("restart_forgets_uncommitted")
+            && let Some(head) = self.journal.header(self.op)
+        {
+            self.op = head.command.commit.max(head_op);
+            self.journal.truncate(self.op);
+        }
         if !self.is_born() {
             // It acknowledged nothing but a genesis, which is the same each time.
             self.journal.truncate(self.op.max(1));
+            return true;
+        }
+        if defect!("uncertain_head_votes") {
             return true;
         }
         // What lies beyond, the slot of the root in the first lap with it, may have been written

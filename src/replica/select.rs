@@ -32,6 +32,7 @@
 //! message per replica.
 
 use super::quorums::Quorums;
+use crate::stdx::defect;
 use crate::wire::{Header, HeaderSet, Op, Prepare, View};
 
 /// One replica's `do_view_change`, decoded.
@@ -107,7 +108,8 @@ impl ViewLog {
 /// Selects the log of a new view. `logs`: at most one per replica, the own included.
 pub fn select(logs: &[&ViewLog], quorums: &Quorums, replica_count: u8, pipeline: u32) -> Selection {
     assert!(logs.len() <= usize::from(replica_count));
-    if logs.len() < usize::from(quorums.view_change) {
+    let quorum = quorums.view_change - u8::from(defect!("view_change_quorum_small"));
+    if logs.len() < usize::from(quorum) {
         return Selection::AwaitingQuorum;
     }
     let log_view = logs.iter().map(|log| log.log_view).max().expect("a quorum is not empty");
@@ -136,7 +138,7 @@ pub fn select(logs: &[&ViewLog], quorums: &Quorums, replica_count: u8, pipeline:
     for op in commit_max + 1..=op_max {
         let header = canonical(op);
         let nacks = logs.iter().filter(|log| log.nacks(op, header)).count();
-        if nacks >= usize::from(quorums.nack) {
+        if nacks >= usize::from(quorums.nack - u8::from(defect!("nack_quorum_small"))) {
             break;
         }
         if !header.is_some_and(|header| logs.iter().any(|log| log.has_copy(op, header))) {

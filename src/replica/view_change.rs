@@ -18,6 +18,7 @@
 use super::{InFlight, MemberLog, Replica, Status, ViewLog};
 use crate::replica::Effects;
 use crate::replica::select::{Selection, select};
+use crate::stdx::defect;
 use crate::wire::{
     DoViewChange, Header, HeaderSet, IncarnationTable, Message, Op, Prepare, ReplicaIndex,
     RequestStartView, StartView, StartViewChange, View,
@@ -148,6 +149,9 @@ impl Replica {
 
     /// What a primary has in hand is dropped: clients will ask again.
     fn leave_primary(&mut self) {
+        if defect!("deposed_primary_replies") && !self.pipeline.is_empty() {
+            self.commit_max = self.op;
+        }
         self.pipeline.clear();
         self.gathered.clear();
         self.gathered_size = 0;
@@ -523,7 +527,7 @@ impl Replica {
         message: &Message,
         effects: &mut Effects,
     ) {
-        if header.view < self.view {
+        if header.view < self.view && !defect!("start_view_lower") {
             return self.ignore("on_start_view", "older view");
         }
         if header.replica != header.view.primary(self.replica_count) {
@@ -546,6 +550,9 @@ impl Replica {
         }
         if set.table.op < self.table.op || !set.table.names(header.replica, header.incarnation) {
             return self.ignore("on_start_view", "an older table, or not a member by its own");
+        }
+        if defect!("lost_file_let_in") {
+            self.incarnation = set.table.incarnations[self.replica.index()];
         }
         if !set.table.names(self.replica, self.incarnation) {
             effects.fatal = Some(self.fatal_replaced());

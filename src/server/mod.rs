@@ -29,9 +29,11 @@ use crate::io::{Event, FileId, FileToken, IO};
 use crate::replica::executor::{ClientReply, CommitOutcome, Executor};
 use crate::replica::{Effects, Now, Replica};
 use crate::state_machine::StateMachine;
-use crate::stdx::{AlignedBuffer, Prng};
+use crate::stdx::{AlignedBuffer, Prng, defect};
 use crate::storage::{ReadResult, Request, Token};
-use crate::wire::{ClusterId, Command, Message, ReplicaIndex};
+use crate::wire::{
+    Author, ClusterId, Command, Entries, Header, Message, MessageBuilder, ReplicaIndex,
+};
 use requests::Forwarded;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -318,14 +320,16 @@ impl<S: StateMachine> Server<S> {
     fn execute<O: Observer<S>>(&mut self, prepare: &Message, observer: &mut O) {
         let op = prepare.prepare_header().op();
         assert!(self.replies.is_empty());
-        match self.executor.commit(prepare, &mut self.replies) {
+        let is_reversed = defect!("batch_reversed") && self.replica.replica() == ReplicaIndex(1);
+        let reversed = is_reversed.then(|| reversed(prepare));
+        match self.executor.commit(reversed.as_ref().unwrap_or(prepare), &mut self.replies) {
             CommitOutcome::Done => {}
             CommitOutcome::Suspended => panic!("a store in memory never suspends"),
         }
         assert_eq!(self.executor.op(), op);
         observer.on_commit(prepare, &self.executor);
         let mut replies = std::mem::take(&mut self.replies);
-        let primary = self.replica.is_primary();
+        let primary = self.replica.is_primary() || defect!("deposed_primary_replies");
         for reply in replies.drain(..) {
             let is_owed = self.forwarded.take(&reply);
             if primary || is_owed {
@@ -335,6 +339,20 @@ impl<S: StateMachine> Server<S> {
         self.replies = replies;
         self.replica.on_commit_done(op, &mut self.effects);
     }
+}
+
+/// The defect `batch_reversed`: the prepare with its last entry first.
+fn reversed(prepare: &Message) -> Message {
+    let mut entries: Vec<_> = Entries::new(prepare.body()).map_while(Result::ok).collect();
+    entries.reverse();
+    let header = prepare.prepare_header();
+    let mut builder = MessageBuilder::new(header.body_size());
+    for (entry, body) in entries {
+        builder.append(&entry.encode());
+        builder.append(body);
+    }
+    let Header { cluster, view, replica, incarnation, command, .. } = header;
+    builder.seal(&Author { cluster, view, replica, incarnation }, command)
 }
 
 /// Queues a demand on the data file; returns what it is for.

@@ -19,9 +19,10 @@ use crate::bus::Peer;
 use crate::replica::Route;
 use crate::replica::executor::{Admission, ClientReply};
 use crate::state_machine::StateMachine;
+use crate::stdx::defect;
 use crate::wire::{
-    ClientId, Eviction, EvictionReason, Header, Message, PingClient, RejectReason, ReplicaIndex,
-    Request, RequestStatus,
+    ClientId, Eviction, EvictionReason, Header, Message, Operation, PingClient, RejectReason,
+    ReplicaIndex, Request, RequestStatus,
 };
 use std::collections::BTreeMap;
 
@@ -68,9 +69,18 @@ impl<S: StateMachine> Server<S> {
 
     fn primary_on_request(&mut self, header: &Header<Request>, message: &Message) {
         match self.executor.admit(header, message.body()) {
+            Admission::Accept
+                if defect!("deposed_primary_reads")
+                    && header.command.operation == Operation::Query as u8 =>
+            {
+                let reply = self.executor.answer_early(header, message.body());
+                self.send_client_reply(&ClientReply::Reply(reply));
+            }
             Admission::Accept => {
                 if let Err(reason) = self.replica.gather(message) {
                     self.ignore(reason);
+                } else if defect!("table_at_prepare") {
+                    self.executor.enter_early(&header.command);
                 }
             }
             Admission::Reply(reply) => self.send_client_reply(&ClientReply::Reply(*reply)),

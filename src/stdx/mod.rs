@@ -4,6 +4,9 @@
 mod aligned_buffer;
 mod prng;
 
+pub mod defect;
+
 pub use aligned_buffer::AlignedBuffer;
 pub(crate) use aligned_buffer::is_sectors;
+pub(crate) use defect::defect;
 pub use prng::{Prng, Ratio};

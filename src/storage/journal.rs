@@ -48,7 +48,7 @@
 use super::slot::{Place, Redundant, prepare_decode};
 use super::{Layout, ReadResult, Request, Token};
 use crate::constants::{HEADER_SIZE, HEADERS_PER_SECTOR, JOURNAL_WRITES_MAX, SECTOR_SIZE};
-use crate::stdx::AlignedBuffer;
+use crate::stdx::{AlignedBuffer, defect};
 use crate::wire::{ClusterId, Header, Message, Op, Prepare, PrepareId};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -248,16 +248,17 @@ impl Journal {
             return true;
         }
         let slot = self.slot(self.slot_of(op));
+        let is_faulty = slot.faulty && !defect!("nack_corrupt");
         match &slot.header {
             Some(ours) if ours.op() == op => {
                 let different = header.is_some_and(|header| header.id() != ours.id());
-                different || (slot.dirty && !slot.faulty)
+                different || (slot.dirty && !is_faulty)
             }
             Some(ours) => {
                 assert!(ours.op() < op, "op {} where only {op} may be", ours.op());
-                !slot.faulty
+                !is_faulty
             }
-            None => !slot.faulty,
+            None => !is_faulty,
         }
     }
 

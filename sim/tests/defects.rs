@@ -1,0 +1,196 @@
+//! Each defect on purpose is caught: `vsr sim SEED --defect NAME` fails within some seeds, while
+//! the same seeds pass without it; and each checker is among those that catch one.
+//!
+//! ```text
+//!   CASES ──► for each: seeds from 1 on, one after the other ──► the first that fails ──► caught
+//!             as many cases at a time as there are cores          the same without it ──► passes
+//! ```
+//!
+//! The knobs of a case narrow the seeds to what the defect needs to show: without them it takes
+//! more of them.
+//!
+//! **Invariants:** a defect is caught if the run ends with status 127, 128 or 129; every name of
+//! [`DEFECTS`] has a case; runs are functions of their arguments, so that a case is caught by the
+//! same seed each time.
+//!
+//! **Not here:** what the defects do: they are at their points in `src`.
+
+use std::collections::BTreeSet;
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use vsr::stdx::defect::DEFECTS;
+
+/// Seeds after which a defect counts as not caught.
+const SEEDS_MAX: u64 = 150;
+/// The checkers of `sim/checkers`, by their names in the report.
+const CHECKERS: &[&str] = &[
+    "commits",
+    "digests",
+    "monotonic",
+    "replies",
+    "order",
+    "linearizability",
+    "acknowledged",
+    "at_most_once",
+];
+
+/// A defect and the knobs that are set to show it.
+struct Case {
+    name: &'static str,
+    knobs: &'static [&'static str],
+}
+
+/// Small files, so that a start is quick.
+const SMALL: &[&str] = &["slots=256", "message_size=4096", "pipeline=8"];
+
+macro_rules! cases {
+    ($($name:literal: $($knob:literal)*;)*) => {
+        /// In the order of [`DEFECTS`].
+        const CASES: &[Case] = &[$(Case { name: $name, knobs: &[$($knob,)*] },)*];
+    };
+}
+
+cases! {
+    "prepare_ok_early":
+        "replicas=3" "rolling=10000" "crash=5000" "restart_mean=20000" "write_mean=30000"
+        "think_mean=1000" "delay_mean=30000";
+    "view_spoken_early": "crash=1000" "write_mean=30000";
+    "start_view_lower": "crash=1000" "reorder=1" "duplicate=500000" "delay_mean=30000";
+    "replication_quorum_small":
+        "replicas=3" "crash=5000" "restart_mean=300000" "loss=100000";
+    "view_change_quorum_small": "replicas=3" "crash=1000" "loss=20000";
+    "nack_quorum_small": "replicas=3" "crash=5000" "restart_mean=300000" "delay_mean=30000";
+    "nack_corrupt":
+        "replicas=3" "pipeline=29" "crash=5000" "rolling=10000" "restart_mean=300000" "loss=20000"
+        "delay_mean=100000" "write_mean=500" "write_corrupt=100000" "write_lost=100000"
+        "write_misdirected=100000" "unreadable=100000" "clients=12" "think_mean=1000"
+        "requests=1000" "session_calls=1000" "vanish=0" "slots=512" "partition=0" "pause=0"
+        "clog=0";
+    "torn_taken_for_valid":
+        "message_size=16384" "value_size=3000" "whole_at_crash=0" "write_mean=200000"
+        "think_mean=1000" "clients=12" "crash=5000" "rolling=10000" "read_percent=10"
+        "delay_mean=1000" "session_calls=1000" "requests=1000";
+    "uncertain_head_votes":
+        "replicas=3" "write_corrupt=100000" "unreadable=100000" "rolling=10000" "crash=5000"
+        "restart_mean=300000";
+    "restart_forgets_uncommitted": "replicas=3" "crash=5000" "restart_mean=300000";
+    "commit_is_op":
+        "crash=1000" "partition=5000" "partition_isolate=1" "delay_mean=30000" "think_mean=1000";
+    "commit_off_chain": "loss=100000";
+    "batch_reversed": "replicas=3" "clients=12" "think_mean=1000";
+    "deposed_primary_replies": "crash=1000" "partition=5000" "delay_mean=30000";
+    "deposed_primary_reads":
+        "partition=30000" "partition_symmetric=1" "partition_one_way=0" "partition_isolate=0"
+        "partition_mean=5000000" "query_percent=100" "read_percent=50" "replicas=3" "clients=12"
+        "session_calls=1000" "slots=512" "write_mean=500" "delay_min=0" "delay_mean=1000"
+        "vanish=0" "loss=0" "crash=0" "pause=0" "clog=0" "requests=1000" "keys=3"
+        "think_mean=50000" "call_timeout=10000000";
+    "table_at_prepare": "replicas=3";
+    "retry_executed_twice": "replicas=3" "loss=100000" "clients=12";
+    "reply_not_stored": "replicas=3" "loss=100000";
+    "own_wall_clock": "clock_jump=10000" "clock_jump_max=10000000";
+    "timeout_is_not_done": "call_timeout=500000" "loss=100000" "crash=1000";
+    "lost_file_let_in":
+        "file_lost=300000" "crash=5000" "replicas=3" "restart_mean=300000" "think_mean=1000"
+        "requests=1000" "loss=300000" "delay_mean=5000" "write_mean=500";
+    "genesis_by_quorum":
+        "file_lost=1000000" "crash=20000" "restart_mean=20000" "write_mean=200000" "replicas=3"
+        "loss=0" "clients=1" "delay_mean=100000";
+}
+
+/// How a run ended.
+struct Ended {
+    status: i32,
+    /// The checkers that failed.
+    checkers: Vec<String>,
+    /// What failed.
+    reason: String,
+}
+
+fn run(seed: u64, case: &Case, with_defect: bool) -> Ended {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_vsr"));
+    command.arg("sim").arg(seed.to_string());
+    for knob in SMALL.iter().chain(case.knobs) {
+        command.arg("--set").arg(knob);
+    }
+    if with_defect {
+        command.arg("--defect").arg(case.name);
+    }
+    let output =
+        command.stdin(Stdio::null()).stderr(Stdio::null()).output().expect("the simulator runs");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let failed =
+        text.lines().filter(|line| line.starts_with("checker ") && line.ends_with("FAILED"));
+    let checkers = failed.filter_map(|line| line.split_whitespace().nth(1)).map(str::to_owned);
+    let panicked = text.lines().find(|line| line.contains("panicked at"));
+    let reason = panicked.or(text.lines().last()).unwrap_or("no output").to_owned();
+    let status = output.status.code().unwrap_or(-1);
+    Ended { status, checkers: checkers.collect(), reason }
+}
+
+/// Runs seeds until one catches the defect; returns the checkers that did.
+fn check(case: &Case) -> Result<Vec<String>, String> {
+    let name = case.name;
+    for seed in 1..=SEEDS_MAX {
+        let Ended { status, checkers, reason } = run(seed, case, true);
+        match status {
+            0 | 126 => continue,
+            127..=129 => {}
+            _ => return Err(format!("{name}: seed {seed}: status {status}: {reason}")),
+        }
+        let whole = run(seed, case, false);
+        if whole.status != 0 {
+            let Ended { status, reason, .. } = whole;
+            return Err(format!("{name}: seed {seed} fails without it: {status}: {reason}"));
+        }
+        let by = if checkers.is_empty() { "the replica".to_owned() } else { checkers.join(", ") };
+        println!("{name}: caught by {by} ({status}) at seed {seed}: {reason}");
+        return Ok(checkers);
+    }
+    Err(format!("{name}: not caught by {SEEDS_MAX} seeds"))
+}
+
+#[test]
+fn every_defect_has_a_case() {
+    let cases: Vec<&str> = CASES.iter().map(|case| case.name).collect();
+    let names: Vec<&str> = DEFECTS.iter().map(|defect| defect.name).collect();
+    assert_eq!(cases, names);
+}
+
+#[test]
+fn every_defect_is_caught_and_every_checker_catches_one() {
+    let next = AtomicUsize::new(0);
+    let results = Mutex::new(Vec::new());
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..cores {
+            scope.spawn(|| {
+                while let Some(case) = CASES.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let result = check(case);
+                    results.lock().expect("nobody panics with it").push(result);
+                }
+            });
+        }
+    });
+    let (mut caught_by, mut errors) = (BTreeSet::new(), Vec::new());
+    for result in results.into_inner().expect("nobody panics with it") {
+        match result {
+            Ok(checkers) => caught_by.extend(checkers),
+            Err(error) => errors.push(error),
+        }
+    }
+    errors.extend(
+        CHECKERS
+            .iter()
+            .filter(|checker| !caught_by.contains(**checker))
+            .map(|checker| format!("checker {checker} catches nothing")),
+    );
+    assert_eq!(errors, Vec::<String>::new());
+}
+
+#[test]
+fn unknown_defects_are_usage_errors() {
+    let case = Case { name: "no_such", knobs: &[] };
+    assert_eq!(run(1, &case, true).status, 2);
+}
