@@ -8,6 +8,7 @@
 use super::report;
 use super::run::{self, context, options_of};
 use super::scheduler::MS;
+use super::speed::Speed;
 use crate::cli::Sim;
 use std::io::Write;
 use std::process::{Child, Command, ExitCode, Stdio};
@@ -76,7 +77,8 @@ fn many(arguments: &Sim, count: u64) -> Result<u8, (u8, String)> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let from = arguments.from;
     let mut seeds = from..from.saturating_add(count);
-    let mut running: Vec<(u64, Child)> = Vec::new();
+    let mut running: Vec<(u64, Child, u64)> = Vec::new();
+    let mut speed = Speed::default();
     let mut failed: Vec<(u64, i32, String)> = Vec::new();
     let mut excused = 0_u64;
     let mut done = 0;
@@ -87,10 +89,10 @@ fn many(arguments: &Sim, count: u64) -> Result<u8, (u8, String)> {
         while running.len() < cores
             && let Some(seed) = seeds.next()
         {
-            running.push((seed, spawn(&program, seed, arguments).map_err(fail)?));
+            running.push((seed, spawn(&program, seed, arguments).map_err(fail)?, io.monotonic()));
         }
         let mut ended = None;
-        for (index, (_, child)) in running.iter_mut().enumerate() {
+        for (index, (_, child, _)) in running.iter_mut().enumerate() {
             if child.try_wait().map_err(fail)?.is_some() {
                 ended = Some(index);
                 break;
@@ -104,9 +106,11 @@ fn many(arguments: &Sim, count: u64) -> Result<u8, (u8, String)> {
             io.run(Duration::from_millis(2), &mut events);
             continue;
         };
-        let (seed, child) = running.remove(index);
+        let (seed, child, start) = running.remove(index);
+        let took = io.monotonic() - start;
         let output = child.wait_with_output().map_err(fail)?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        speed.note(seed, &text, took);
         let last = text.lines().last().unwrap_or("no output").to_owned();
         excused += u64::from(text.contains("\nexcused "));
         let status = output.status.code().unwrap_or(STATUS_CRASH);
@@ -117,12 +121,13 @@ fn many(arguments: &Sim, count: u64) -> Result<u8, (u8, String)> {
         done += 1;
         eprint!("\r{done} of {count}, {} failed, {excused} excused ", failed.len());
     }
-    eprintln!();
+    eprintln!("\n{}", speed.line());
     failed.sort();
     for (_, status, last) in &failed {
         println!("{status} {last}");
     }
     println!("excused {excused}");
+    println!("hash     {:016x}", speed.hash());
     if failed.is_empty() {
         println!("PASSED {count} seeds");
         return Ok(0);
