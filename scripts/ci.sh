@@ -22,12 +22,27 @@ stage() {
   summary="$summary"$'\n'"    $line"
 }
 
+# The same seed is the same run, byte for byte, each time and in each build.
+same_runs() {
+  local seed debug release
+  for seed in {1..10}; do
+    debug="$(target/debug/vsr sim "$seed")" || return
+    release="$(target/release/vsr sim "$seed")" || return
+    if [ "$debug" != "$release" ]; then
+      diff <(printf '%s\n' "$debug") <(printf '%s\n' "$release")
+      return 1
+    fi
+    printf 'seed %s: %s\n' "$seed" "$(grep '^hash' <<<"$release")"
+  done
+}
+
 stage format cargo fmt --check
 stage clippy cargo clippy --all-targets --locked -- -D warnings
 stage lint cargo clippy --all-targets --features defects --locked -- -D warnings
 stage test cargo test --locked
 stage doc env RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked
 stage release cargo build --release --locked
+stage same same_runs
 # A fixed set of seeds, and as many that no commit had before.
 stage sim target/release/vsr sim --seeds 300 --from 1
 stage fresh target/release/vsr sim --seeds 100 --from "$((16#$(git rev-parse HEAD | cut -c1-8)))"

@@ -8,6 +8,7 @@
 use super::report;
 use super::run::{self, context, options_of};
 use super::scheduler::MS;
+use super::speed::Speed;
 use crate::cli::Sim;
 use std::io::Write;
 use std::process::{Child, Command, ExitCode, Stdio};
@@ -83,7 +84,8 @@ fn many(arguments: &Sim, count: u64) -> Result<u8, (u8, String)> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let from = arguments.from;
     let mut seeds = from..from.saturating_add(count);
-    let mut running: Vec<(u64, Child)> = Vec::new();
+    let mut running: Vec<(u64, Child, u64)> = Vec::new();
+    let mut speed = Speed::default();
     let mut failed: Vec<(u64, i32, String)> = Vec::new();
     let mut excused: Vec<(u64, String)> = Vec::new();
     let mut done = 0;
@@ -94,10 +96,10 @@ fn many(arguments: &Sim, count: u64) -> Result<u8, (u8, String)> {
         while running.len() < cores
             && let Some(seed) = seeds.next()
         {
-            running.push((seed, spawn(&program, seed, arguments).map_err(fail)?));
+            running.push((seed, spawn(&program, seed, arguments).map_err(fail)?, io.monotonic()));
         }
         let mut ended = None;
-        for (index, (_, child)) in running.iter_mut().enumerate() {
+        for (index, (_, child, _)) in running.iter_mut().enumerate() {
             if child.try_wait().map_err(fail)?.is_some() {
                 ended = Some(index);
                 break;
@@ -111,9 +113,11 @@ fn many(arguments: &Sim, count: u64) -> Result<u8, (u8, String)> {
             io.run(Duration::from_millis(2), &mut events);
             continue;
         };
-        let (seed, child) = running.remove(index);
+        let (seed, child, start) = running.remove(index);
+        let took = io.monotonic() - start;
         let output = child.wait_with_output().map_err(fail)?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        speed.note(seed, &text, took);
         let last = text.lines().last().unwrap_or("no output").to_owned();
         if let Some(line) = text.lines().find(|line| line.starts_with("excused ")) {
             excused.push((seed, line.to_owned()));
@@ -126,7 +130,7 @@ fn many(arguments: &Sim, count: u64) -> Result<u8, (u8, String)> {
         done += 1;
         eprint!("\r{done} of {count}, {} failed, {} excused ", failed.len(), excused.len());
     }
-    eprintln!();
+    eprintln!("\n{}", speed.line());
     failed.sort();
     for (_, status, last) in &failed {
         println!("{status} {last}");
@@ -136,6 +140,7 @@ fn many(arguments: &Sim, count: u64) -> Result<u8, (u8, String)> {
         println!("seed {seed}: {line}");
     }
     println!("excused {}", excused.len());
+    println!("hash     {:016x}", speed.hash());
     if failed.is_empty() {
         println!("PASSED {count} seeds");
         return Ok(0);

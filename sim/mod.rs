@@ -26,6 +26,7 @@ mod random;
 mod report;
 mod run;
 mod scheduler;
+mod speed;
 mod trace;
 mod workload;
 mod world;

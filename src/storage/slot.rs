@@ -26,7 +26,7 @@
 
 use super::{Geometry, ReadResult};
 use crate::constants::{HEADER_SIZE, SECTOR_SIZE};
-use crate::stdx::{AlignedBuffer, defect};
+use crate::stdx::{AlignedBuffer, defect, is_zero};
 use crate::wire::{ClusterId, Header, Message, Op, Prepare, PrepareId, View};
 use std::ops::Range;
 
@@ -199,14 +199,6 @@ pub fn prepare_decode(id: &PrepareId, result: ReadResult, place: &Place) -> Opti
 /// The first sector of a freshly formatted slot of the prepares ring.
 pub fn formatted_sector(cluster: ClusterId, slot: u32) -> AlignedBuffer {
     AlignedBuffer::copy_of(&Redundant::Formatted.encode(cluster, slot))
-}
-
-/// Whether all bytes are zero.
-pub(super) fn is_zero(bytes: &[u8]) -> bool {
-    // In pieces of which the processor takes many bytes at a time.
-    let is_zero = |chunk: &[u8]| chunk.iter().fold(0, |all, byte| all | byte) == 0;
-    let (chunks, rest) = bytes.as_chunks::<256>();
-    chunks.iter().all(|chunk| is_zero(chunk)) && is_zero(rest)
 }
 
 #[cfg(test)]

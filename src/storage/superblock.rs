@@ -35,11 +35,10 @@
 //! **Not here:** when a state must be durable before which message: the replica's rules.
 
 use super::layout::{Geometry, Layout, SUPERBLOCK_COPIES, SUPERBLOCK_COPY_SIZE};
-use super::slot::is_zero;
 use super::{ReadResult, Request, Token};
 use crate::constants::{HEADER_SIZE, PIPELINE_MAX, PROTOCOL, REPLICAS_MAX};
 use crate::fatal::{Fatal, FatalKind};
-use crate::stdx::AlignedBuffer;
+use crate::stdx::{AlignedBuffer, is_zero};
 use crate::wire::{ClusterId, Header, HeaderSet, IncarnationTable, Op, ReplicaIndex, View};
 
 /// The version of the data file. Another one is refused by name.

@@ -59,7 +59,7 @@ impl Message {
             return Err(Invalid::ChecksumBody);
         }
         let padding_end = size.next_multiple_of(SECTOR_SIZE as usize).min(buffer.len());
-        if buffer[size..padding_end].iter().any(|byte| *byte != 0) {
+        if !stdx::is_zero(&buffer[size..padding_end]) {
             return Err(Invalid::Field("padding up to the end of the sector is not zero"));
         }
         Ok(Self { header, buffer })
