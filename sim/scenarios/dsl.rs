@@ -240,8 +240,8 @@ impl Scenario {
         replicas.all(|replica| replica.is_some_and(&what))
     }
 
-    pub(super) fn to_repair(&self, who: Who) -> usize {
-        self.each(who).map(Replica::ops_to_repair).sum()
+    pub(super) fn to_repair(&self, who: Who) -> u64 {
+        self.each(who).map(|replica| replica.ops_to_repair() as u64).sum()
     }
 
     /// Prepares that they fetched from others in this life.
