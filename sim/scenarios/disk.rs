@@ -178,7 +178,7 @@ fn disk_acknowledged_op_damaged_everywhere_stops_the_cluster() {
     t.on(R_).start();
     t.run_for(5000);
     assert_eq!((t.status(R0), t.status(R1)), (Status::RecoveringHead, Status::RecoveringHead));
-    t.finish_stuck(Some("core_recovering_head"));
+    t.finish_stuck();
 }
 
 #[test]
@@ -192,7 +192,7 @@ fn disk_committed_op_lost_everywhere_stops_the_cluster() {
     t.run_for(5000);
     // What is before it is there; nothing behind it is executed without it.
     assert!([R0, R1, R2].iter().all(|who| t.commit(*who) <= 3));
-    t.finish_stuck(Some("core_lost_prepare"));
+    t.finish_stuck();
 }
 
 #[test]

@@ -116,7 +116,7 @@ fn genesis_file_lost_before_birth_is_never_born() {
     t.run_for(3000);
     assert_eq!((t.commit_max(R0), t.answered(C0)), (0, 0));
     t.vanish(C0);
-    t.finish_stuck(None);
+    t.finish_stuck();
 }
 
 #[test]

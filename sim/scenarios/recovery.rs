@@ -69,7 +69,7 @@ fn recovery_one_replica_prepare_damaged_is_refused() {
     t.on(R0).stop();
     t.on(R0).corrupt(Target::Prepare(4));
     t.on(R0).refuses_to_start("op 4");
-    t.finish_stuck(None);
+    t.finish_stuck();
 }
 
 #[test]
@@ -178,7 +178,7 @@ fn recovery_every_head_uncertain_stops_the_cluster() {
     t.on(R_).start();
     t.run_for(2000);
     assert_eq!(t.status(R_), Status::RecoveringHead);
-    t.finish_stuck(Some("core_recovering_head"));
+    t.finish_stuck();
 }
 
 #[test]
