@@ -492,7 +492,10 @@ impl Cluster {
         let fault = if is_silent { Fault::CrashSilent } else { Fault::CrashReset };
         self.world.borrow_mut().scheduler.fault(replica, fault, 0, 0);
         self.kill(replica, is_silent);
-        if self.doomed == Some(replica) && ppm(self.options.file_lost).happens(&mut self.prng) {
+        // Before the birth it is the end of the cluster, which is seldom worth a look.
+        let is_time = self.is_born() || self.prng.below(16) == 0;
+        let is_doomed = self.doomed == Some(replica) && is_time;
+        if is_doomed && ppm(self.options.file_lost).happens(&mut self.prng) {
             self.lose_file(replica);
         }
     }

@@ -35,6 +35,10 @@ const CHECKERS: &[&str] = &[
     "at_most_once",
 ];
 
+/// Where the first seed that catches a defect may not show all that is to be shown: the checker that
+/// must be among those that catch it.
+const SHOWN_BY: &[(&str, &str)] = &[("retry_executed_twice", "acknowledged")];
+
 /// A defect and the knobs that are set to show it.
 struct Case {
     name: &'static str,
@@ -129,7 +133,8 @@ fn run(seed: u64, case: &Case, with_defect: bool) -> Ended {
     Ended { status, checkers: checkers.collect(), reason }
 }
 
-/// Runs seeds until one catches the defect; returns the checkers that did.
+/// Runs seeds until one catches the defect, by the checker of [`SHOWN_BY`] where there is one;
+/// returns the checkers that did.
 fn check(case: &Case) -> Result<Vec<String>, String> {
     let name = case.name;
     for seed in 1..=SEEDS_MAX {
@@ -138,6 +143,10 @@ fn check(case: &Case) -> Result<Vec<String>, String> {
             0 | 126 => continue,
             127..=129 => {}
             _ => return Err(format!("{name}: seed {seed}: status {status}: {reason}")),
+        }
+        let wanted = SHOWN_BY.iter().find(|(defect, _)| *defect == name);
+        if wanted.is_some_and(|(_, checker)| !checkers.iter().any(|caught| caught == checker)) {
+            continue;
         }
         let whole = run(seed, case, false);
         if whole.status != 0 {
