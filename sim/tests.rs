@@ -24,7 +24,7 @@ fn the_same_seed_is_the_same_run() {
 #[test]
 fn seeds_pass_and_every_fault_happens() {
     let mut counts = FaultCounts::new();
-    for seed in 1..=40 {
+    for seed in 1..=100 {
         let outcome = run_seed(seed);
         assert_eq!(outcome.failure, None, "seed {seed}");
         counts.add(&outcome.counts);
