@@ -35,8 +35,8 @@ const CHECKERS: &[&str] = &[
     "at_most_once",
 ];
 
-/// Where the first seed that catches a defect may not show all that is to be shown: the checker that
-/// must be among those that catch it.
+/// Where the first seed that catches a defect may not show all that is to be shown: the checker
+/// that must be among those that catch it.
 const SHOWN_BY: &[(&str, &str)] = &[("retry_executed_twice", "acknowledged")];
 
 /// A defect and the knobs that are set to show it.
