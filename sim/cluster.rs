@@ -29,8 +29,8 @@ use vsr::fatal::FatalKind;
 use vsr::replica::executor::Executor;
 use vsr::replica::{Quorums, Status};
 use vsr::server::{Observer, Server, ServerConfig};
+use vsr::state_machine::Reply;
 use vsr::state_machine::kv::{self, Kv, OperationResult, Outcome, Request, Scan};
-use vsr::state_machine::{Reply, StateMachine};
 use vsr::stdx::Prng;
 use vsr::storage::superblock::superblock_zone;
 use vsr::storage::{Format, Request as StorageRequest, SuperblockState};
@@ -53,8 +53,28 @@ pub(crate) struct Repairs {
     pub(crate) prepares: u64,
     pub(crate) headers: u64,
     pub(crate) view_changes: u64,
+    /// Checkpoints written.
+    pub(crate) checkpoints: u64,
+    /// Checkpoints taken over from others.
+    pub(crate) syncs: u64,
+    /// Blocks that were bad, or not there, and came from others.
+    pub(crate) blocks: u64,
     /// How often a replica whose file was lost and formatted anew was turned away.
     pub(crate) files_refused: u64,
+}
+
+impl Repairs {
+    /// What the replica did in this life.
+    fn add(&mut self, server: &Server<Kv>) {
+        let counters = server.replica().counters();
+        self.prepares += counters.prepares_repaired;
+        self.headers += counters.headers_repaired;
+        self.view_changes += counters.view_changes;
+        self.syncs += counters.syncs;
+        let counters = server.executor().store().counters();
+        self.checkpoints += counters.checkpoints_written;
+        self.blocks += counters.blocks_repaired;
+    }
 }
 
 #[derive(Debug)]
@@ -112,7 +132,9 @@ impl Observer<Kv> for Watcher<'_> {
         let header = prepare.prepare_header();
         let id = header.id();
         let digest = Some(executor.digest());
-        let commit = Commit { op: executor.op(), id, parent: header.command.parent, digest };
+        let checkpoint = executor.store().checkpoint();
+        let parent = header.command.parent;
+        let commit = Commit { op: executor.op(), id, parent, digest, checkpoint };
         let result = self.checkers.on_commit(self.replica, commit, self.now / DRIVER_NS);
         if self.failure.is_none() {
             self.failure = result.err();
@@ -235,6 +257,11 @@ impl Cluster {
                 self.refuse(process);
                 return Ok(());
             }
+            if fatal.kind == FatalKind::BlockLost {
+                self.world.borrow_mut().scheduler.note(process, "block_lost", 0, 0);
+                self.crash(process);
+                return Ok(());
+            }
             return Err(Failure::Crash(format!("replica {process} ended: {fatal}")));
         }
         self.look_at(process)
@@ -251,6 +278,7 @@ impl Cluster {
             op: replica.op(),
             commit_min: replica.commit_min(),
             commit_max: replica.commit_max(),
+            op_checkpoint: replica.op_checkpoint(),
             view_durable: Some(replica.view_durable()),
             log_view_durable: Some(replica.log_view_durable()),
         };
@@ -461,6 +489,8 @@ impl Cluster {
                 .map(|replica| address_of(usize::try_from(replica).expect("at most six")))
                 .collect(),
             listen: None,
+            cache_size: self.options.cache << 10,
+            size_limit: u64::MAX,
         };
         let opened = Server::open(&mut slot.io, config, Kv::new());
         let was_ended = slot.io.end_opening();
@@ -483,10 +513,7 @@ impl Cluster {
     /// Kills a replica, if it lives.
     fn crash(&mut self, replica: usize) {
         let Some(server) = self.replicas[replica].server.take() else { return };
-        let counters = server.replica().counters();
-        self.repairs.prepares += counters.prepares_repaired;
-        self.repairs.headers += counters.headers_repaired;
-        self.repairs.view_changes += counters.view_changes;
+        self.repairs.add(&server);
         drop(server);
         let is_silent = ppm(self.options.crash_silent).happens(&mut self.prng);
         let fault = if is_silent { Fault::CrashSilent } else { Fault::CrashReset };
@@ -656,6 +683,10 @@ impl Cluster {
         let op = self.op_max_of(core.iter().copied());
         let mut view = None;
         for &index in core {
+            // It was drawn while nobody knew yet that the cluster is born, and is refused since.
+            if self.replicas[index].is_file_lost && self.is_born() {
+                continue;
+            }
             let Some(server) = &self.replicas[index].server else {
                 return Some(format!("replica {index} is not up"));
             };
@@ -665,6 +696,9 @@ impl Cluster {
             }
             if replica.status() != Status::Normal || replica.commit_min() < op {
                 return Some(format!("replica {replica} is not at op {op}"));
+            }
+            if replica.is_loading() {
+                return Some(format!("replica {replica} is still loading its checkpoint"));
             }
             let to_repair = replica.ops_to_repair();
             if to_repair > 0 {
@@ -710,24 +744,35 @@ impl Cluster {
     }
 
     /// What the replicas of the converged core have stored.
-    pub(crate) fn finals(&self, core: &[usize]) -> Vec<FinalState> {
-        let states = core.iter().filter_map(|&index| {
-            let executor = self.replicas[index].server.as_ref()?.executor();
-            let (revision, rows) = all_rows(executor);
+    pub(crate) fn finals(&mut self, core: &[usize]) -> Vec<FinalState> {
+        let mut states = Vec::new();
+        for &index in core {
+            if self.replicas[index].is_file_lost {
+                continue; // It was refused.
+            }
+            // Blocks that are not in memory come while the world goes on.
+            let (op, (revision, rows)) = loop {
+                let Some(server) = &mut self.replicas[index].server else { break None };
+                let executor = server.executor_mut();
+                if let Some(found) = all_rows(executor) {
+                    break Some((executor.op(), found));
+                }
+                if self.step().is_err() {
+                    break None;
+                }
+            }
+            .expect("nothing happens to a core that has agreed");
             let replica = u8::try_from(index).expect("at most six");
-            Some(FinalState { replica, op: executor.op(), revision, rows })
-        });
-        states.collect()
+            states.push(FinalState { replica, op, revision, rows });
+        }
+        states
     }
 
     /// Ends the counting of repairs: adds those of the living.
     pub(crate) fn repairs_total(&self) -> Repairs {
         let mut total = self.repairs;
         for server in self.replicas.iter().filter_map(|slot| slot.server.as_ref()) {
-            let counters = server.replica().counters();
-            total.prepares += counters.prepares_repaired;
-            total.headers += counters.headers_repaired;
-            total.view_changes += counters.view_changes;
+            total.add(server);
         }
         total
     }
@@ -800,11 +845,12 @@ fn format(disk: &mut Disk, formatted: Option<&Disk>, state: &SuperblockState) {
 }
 
 /// All that kv has stored, and its counter of writes.
-fn all_rows(executor: &Executor<Kv>) -> (u64, Vec<Row>) {
+fn all_rows(executor: &mut Executor<Kv>) -> Option<(u64, Vec<Row>)> {
     let request = Request::scan(Scan::all()).encode();
     let mut reply = Reply::new(64 << 20);
-    let query = Kv::new().query(executor.store(), &request, &mut reply);
-    assert_eq!(query, Ok(()), "a scan of all");
+    if !executor.peek(&request, &mut reply) {
+        return None;
+    }
     let reply = kv::Reply::decode(&reply.bytes).expect("kv's own reply");
     let [Outcome::Done(results)] = &reply.outcomes[..] else { panic!("one transaction") };
     let [OperationResult::Scan { rows, more: false }] = &results[..] else { panic!("one scan") };
@@ -813,5 +859,5 @@ fn all_rows(executor: &Executor<Kv>) -> (u64, Vec<Row>) {
         let record = Record { revision: row.record.revision, value };
         Row { key: Bytes::copy_from_slice(row.key), record }
     };
-    (reply.revision, rows.iter().map(row).collect())
+    Some((reply.revision, rows.iter().map(row).collect()))
 }

@@ -100,6 +100,7 @@ enum Place {
     Superblock { copy: u8 },
     Headers { chunk: u32 },
     Prepare { slot: u32 },
+    Grid,
 }
 
 #[derive(Debug)]
@@ -254,7 +255,9 @@ impl Disk {
         token: FileToken,
     ) {
         assert!(offset.is_multiple_of(SECTOR as u64) && sectors.len().is_multiple_of(SECTOR));
-        assert!(offset + sectors.len() as u64 <= self.size(), "a write past the end");
+        // What lies past the end makes the file longer, whatever becomes of it.
+        let end = usize::try_from(offset).expect("some MiB") / SECTOR + sectors.len() / SECTOR;
+        self.sectors.resize(self.sectors.len().max(end), None);
         if let Place::Prepare { slot } = self.place(offset) {
             self.slots_used = self.slots_used.max(slot + 1);
         }
@@ -487,6 +490,7 @@ impl Disk {
             Place::Prepare { slot } => {
                 self.hurt_prepares.insert(slot);
             }
+            Place::Grid => {}
         }
     }
 
@@ -534,6 +538,8 @@ impl Disk {
             Place::Superblock { copy: u8::try_from(copy).expect("one of four") }
         } else if offset < prepares {
             Place::Headers { chunk: small((offset - headers) / SECTOR as u64) }
+        } else if offset >= self.layout.grid_offset() {
+            Place::Grid
         } else {
             let slot = (offset - prepares) / u64::from(self.layout.geometry.message_size);
             Place::Prepare { slot: small(slot) }
@@ -558,6 +564,9 @@ impl Disk {
                 Damage::Both => !is_lie,
                 Damage::Nothing | Damage::Headers => false,
             },
+            // Whoever may lose the first chunk of the journal may lose any block: there is always
+            // a replica that may not. What refers to a block tells a lie from it.
+            Place::Grid => self.chunks[0] != Damage::Nothing,
         }
     }
 

@@ -63,8 +63,10 @@ knobs! {
     requests in 1 ..= 1000,
     /// Sessions.
     sessions in 1 ..= 65536,
-    /// Slots of the journal. At least twice what the run may fill.
-    slots in 256 ..= 8192,
+    /// Slots of the journal.
+    slots in 64 ..= 8192,
+    /// Memory for blocks of the store, KiB.
+    cache in 16 ..= 65536,
     /// The largest message.
     message_size in 4096 ..= 65536,
     /// Prepares in flight.
@@ -221,11 +223,12 @@ impl Options {
     fn draw_cluster(&mut self, prng: &mut Prng) {
         self.replicas = one_of(prng, [1, 2, 3, 3, 3, 3, 4, 5, 5, 6]);
         self.clients = prng.range_inclusive(1, 12);
-        self.requests = one_of(prng, [40, 100, 200, 300]);
+        self.requests = one_of(prng, [40, 100, 300, 600]);
         self.sessions = one_of(prng, [2, 8, 64, 4096]);
-        self.slots = one_of(prng, [1024, 1024, 2048]);
+        self.slots = one_of(prng, [64, 64, 128, 256, 1024]);
         self.message_size = one_of(prng, [4096, 8192, 16384]);
-        self.pipeline = one_of(prng, [1, 2, 4, 8, 8, 16, 29]);
+        self.cache = one_of(prng, [16, 64, 256, 65536]);
+        self.pipeline = one_of(prng, [1, 2, 4, 8, 8, 16, 29]).min(self.slots / 8);
         self.keys = one_of(prng, [1, 3, 10, 30]);
         self.value_size = one_of(prng, [32, 100, 1000, 3000]);
         self.read_percent = one_of(prng, [10, 50, 80]);
@@ -299,12 +302,6 @@ impl Options {
             pipeline: to_u32(self.pipeline),
             clients_max: to_u32(self.sessions),
         }
-    }
-
-    /// Ops from which on nothing new is asked, so that the log, which has no checkpoints, never
-    /// fills up.
-    pub(crate) fn op_enough(&self) -> u64 {
-        self.slots / 2
     }
 
     /// For the network.

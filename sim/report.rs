@@ -59,6 +59,9 @@ pub(crate) fn tail(outcome: &Outcome) -> String {
         ("prepares", repairs.prepares),
         ("headers", repairs.headers),
         ("view_changes", repairs.view_changes),
+        ("checkpoints", repairs.checkpoints),
+        ("syncs", repairs.syncs),
+        ("blocks", repairs.blocks),
         ("files_refused", repairs.files_refused),
     ] {
         lines.push(format!("repair   {name:<20} {count:>10}"));

@@ -186,11 +186,8 @@ fn outcome(
 /// Everything breaks, until all calls are made or the time is over.
 fn safety(cluster: &mut Cluster) -> Result<(), Failure> {
     loop {
-        if cluster.step()? {
-            let is_full = cluster.op_max() >= cluster.options.op_enough();
-            if cluster.is_workload_done() || is_full || cluster.now() >= SAFETY_NS {
-                return Ok(());
-            }
+        if cluster.step()? && (cluster.is_workload_done() || cluster.now() >= SAFETY_NS) {
+            return Ok(());
         }
     }
 }

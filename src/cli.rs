@@ -171,6 +171,12 @@ struct RawStart {
     /// The data file [default: replica-I.vsr]
     #[arg(long, value_name = "PATH")]
     data: Option<PathBuf>,
+    /// Memory for blocks of the store
+    #[arg(long, value_name = "SIZE", value_parser = size_large, default_value = "128MiB")]
+    cache_size: u64,
+    /// What the data file may grow to [default: what the disk has]
+    #[arg(long, value_name = "SIZE", value_parser = size_large)]
+    size_limit: Option<u64>,
     /// Refuse the data file if it belongs to another cluster [default: take the file's word]
     #[arg(long, value_name = "ID", value_parser = cluster)]
     cluster: Option<ClusterId>,
@@ -286,6 +292,8 @@ pub(crate) struct Start {
     pub(crate) cluster: Option<ClusterId>,
     pub(crate) addresses: Vec<SocketAddr>,
     pub(crate) listen: Option<SocketAddr>,
+    pub(crate) cache_size: u64,
+    pub(crate) size_limit: u64,
     pub(crate) development: bool,
     pub(crate) log_level: Option<log::LevelFilter>,
 }
@@ -422,6 +430,8 @@ impl RawStart {
             cluster: self.cluster,
             addresses,
             listen,
+            cache_size: self.cache_size,
+            size_limit: self.size_limit.unwrap_or(u64::MAX),
             development: self.development,
             log_level: self.log_level,
         })
@@ -531,6 +541,15 @@ fn size(text: &str) -> Result<u32, String> {
     quantity(text, &UNITS)
         .and_then(|size| u32::try_from(size).ok())
         .ok_or_else(|| "write bytes, or a number and KiB or MiB, such as 16KiB".into())
+}
+
+/// As [`size`], and GiB and TiB.
+fn size_large(text: &str) -> Result<u64, String> {
+    const UNITS: [(&str, u64); 6] =
+        [("", 1), ("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("TiB", 1 << 40)];
+    quantity(text, &UNITS).ok_or_else(|| {
+        "write bytes, or a number and KiB, MiB, GiB or TiB, such as 10GiB".to_owned()
+    })
 }
 
 /// `500ms`, `5s`, `2m`; not 0, at most a day.

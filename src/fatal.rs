@@ -48,6 +48,10 @@ pub enum FatalKind {
     Replaced = 23,
     /// Any other failure of the operating system.
     OperatingSystem = 24,
+    /// The others have another state at the same op.
+    CheckpointDiverged = 25,
+    /// A block is damaged that only this replica had: a restart computes it again.
+    BlockLost = 26,
 }
 
 impl Fatal {

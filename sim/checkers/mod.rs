@@ -1,7 +1,7 @@
 //! The checkers: what must hold of every run, however the world behaves.
 //!
 //! ```text
-//!   driver ── on_commit ──────► commits, digests         the log, as it is executed
+//!   driver ── on_commit ──────► commits, digests, checkpoints: the log, as it is executed
 //!          ── on_state ───────► commits, monotonic       the state after each turn
 //!          ── on_restart ─────► commits, monotonic       a process life ends
 //!          ── on_view_spoken ─► monotonic                what others have heard
@@ -25,6 +25,7 @@
 mod acknowledged;
 mod at_most_once;
 mod call;
+mod checkpoints;
 mod commits;
 mod digests;
 mod effects;
@@ -36,13 +37,14 @@ mod replies;
 
 pub(crate) use call::{Call, CallResult, Observed, Record, Row};
 
+use checkpoints::Checkpoints;
 use commits::Commits;
 use digests::Digests;
 use effects::Effects;
 use history::History;
 use monotonic::Monotonic;
 use replies::Replies;
-use vsr::wire::{Message, Op, Parent, PrepareId, View};
+use vsr::wire::{BlockRef, Message, Op, Parent, PrepareId, View};
 
 /// The most characters of a byte string in a message.
 const TEXT_CHARS_MAX: usize = 40;
@@ -53,6 +55,7 @@ pub(crate) struct Checkers {
     replica_count: u8,
     commits: Commits,
     digests: Digests,
+    checkpoints: Checkpoints,
     monotonic: Monotonic,
     replies: Replies,
     history: History,
@@ -69,6 +72,8 @@ pub(crate) struct Commit {
     pub(crate) parent: Parent,
     /// `Executor::digest` right after it, if it was taken.
     pub(crate) digest: Option<u64>,
+    /// The root of the newest checkpoint that the executor stands on.
+    pub(crate) checkpoint: BlockRef,
 }
 
 /// What a replica is after a turn.
@@ -80,6 +85,8 @@ pub(crate) struct ReplicaState {
     /// Executed. Every op up to it was reported by [`Checkers::on_commit`] in this process life.
     pub(crate) commit_min: Op,
     pub(crate) commit_max: Op,
+    /// Of the checkpoint that its state begins with.
+    pub(crate) op_checkpoint: Op,
     /// In the superblock on disk, if known.
     pub(crate) view_durable: Option<View>,
     /// In the superblock on disk, if known.
@@ -125,6 +132,7 @@ impl Checkers {
             replica_count,
             commits: Commits::new(replica_count),
             digests: Digests::new(replica_count),
+            checkpoints: Checkpoints::default(),
             monotonic: Monotonic::new(replica_count),
             replies: Replies::default(),
             history: History::default(),
@@ -148,6 +156,8 @@ impl Checkers {
             let digests = self.digests.on_digest(replica, commit.op, digest);
             result = result.and(named("digests", digests));
         }
+        let checkpoints = self.checkpoints.on_checkpoint(replica, commit.checkpoint);
+        result = result.and(named("checkpoints", checkpoints));
         result.map_err(|reason| format!("tick {tick}: {reason}"))
     }
 
@@ -210,6 +220,7 @@ impl Checkers {
         let mut reports = vec![
             self.commits.report(),
             self.digests.report(),
+            self.checkpoints.report(),
             self.monotonic.report(),
             self.replies.report(),
             order::report(&self.history, &effects),

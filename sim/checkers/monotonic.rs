@@ -146,6 +146,7 @@ mod tests {
             op: 30,
             commit_min: 10,
             commit_max: 20,
+            op_checkpoint: 0,
             view_durable: Some(View(5)),
             log_view_durable: Some(View(3)),
         }

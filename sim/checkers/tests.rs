@@ -591,6 +591,7 @@ fn checkers_of_the_log_fail_at_once_and_in_the_report() {
         id: id(checksum),
         parent: Parent::default(),
         digest: Some(digest),
+        checkpoint: BlockRef::NONE,
     };
     checkers.on_commit(0, commit(1, 1), 7).unwrap();
     let error = checkers.on_commit(1, commit(1, 2), 8).unwrap_err();
@@ -602,8 +603,9 @@ fn checkers_of_the_log_fail_at_once_and_in_the_report() {
     let reports = checkers.finish(&[]);
     assert_eq!(failed(&reports), ["commits", "digests", "monotonic"]);
     let names: Vec<&str> = reports.iter().map(|report| report.name).collect();
-    let all = "commits digests monotonic replies order linearizability acknowledged at_most_once";
-    assert_eq!(names.join(" "), all);
+    let of_log = ["commits", "digests", "checkpoints", "monotonic"];
+    let of_clients = ["replies", "order", "linearizability", "acknowledged", "at_most_once"];
+    assert_eq!(names, [&of_log[..], &of_clients[..]].concat());
 }
 
 #[test]

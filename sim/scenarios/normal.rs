@@ -192,17 +192,44 @@ fn normal_messages_of_older_views_change_nothing() {
 }
 
 #[test]
-fn normal_log_full_refuses_and_still_answers_what_was_done() {
+fn normal_ring_goes_round_and_checkpoints_let_go_of_it() {
     let mut t = Scenario::with(3, |options| options.slots = 64);
-    // S - P ops may be acknowledged, of which two are the genesis and the session.
     t.request(53);
     t.rule(Rule::drop(Reply::CODE).op(56).times(2), R_, C0);
     t.request(1);
-    assert_eq!((t.answered(C0), t.op(A0)), (54, 56));
-    t.request(1);
-    assert_eq!(t.results(C0).last(), Some(&super::CallResult::NotDone));
+    t.request(150);
+    assert_eq!(t.answered(C0), 204);
     t.run();
-    assert_eq!((t.op(R_), t.commit(R_)), (56, 56));
+    assert_eq!((t.op(R_), t.commit(R_)), (206, 206));
+    t.finish_full();
+}
+
+#[test]
+fn normal_replica_left_behind_by_the_ring_takes_over_a_checkpoint() {
+    let mut t = Scenario::with(3, |options| options.slots = 64);
+    t.request(5);
+    t.on(R2).stop();
+    t.request(200);
+    t.on(R2).start();
+    t.run();
+    assert_eq!((t.op(R_), t.commit(R_)), (207, 207));
+    assert_eq!(t.cluster.repairs_total().syncs, 1);
+    t.finish_full();
+}
+
+#[test]
+fn normal_all_restart_behind_a_checkpoint_and_know_what_was_answered() {
+    let mut t = Scenario::with(3, |options| options.slots = 64);
+    t.request(100);
+    for who in [R0, R1, R2] {
+        t.on(who).stop();
+    }
+    for who in [R0, R1, R2] {
+        t.on(who).start();
+    }
+    t.request(100);
+    t.run();
+    assert_eq!(t.answered(C0), 200);
     t.finish_full();
 }
 

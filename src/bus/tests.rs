@@ -47,7 +47,11 @@ fn reply(replica: u8, client: u128, number: u64, body_size: usize) -> Message {
 
 /// A message of no evidence that carries `number` and a body.
 fn block(number: u64, body_size: usize) -> Message {
-    Message::new(&author(0), Block { index: number, ..Block::default() }, &body(number, body_size))
+    Message::new(
+        &author(0),
+        Block { checkpoint_op: number, ..Block::default() },
+        &body(number, body_size),
+    )
 }
 
 fn body(number: u64, size: usize) -> Vec<u8> {
@@ -60,7 +64,7 @@ fn number(message: &Message) -> u64 {
         Command::Ping(ping) => ping.timestamp_monotonic,
         Command::Request(request) => request.request,
         Command::Reply(reply) => reply.request,
-        Command::Block(block) => block.index,
+        Command::Block(block) => block.checkpoint_op,
         Command::Commit(commit) => commit.round,
         other => panic!("not a test's: {}", other.name()),
     };

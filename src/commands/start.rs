@@ -23,6 +23,8 @@ pub(super) fn run(arguments: cli::Start) -> Result {
         cluster: arguments.cluster,
         addresses: arguments.addresses,
         listen: arguments.listen,
+        cache_size: arguments.cache_size,
+        size_limit: arguments.size_limit,
     };
     let mut server = Server::open(&mut io, config, Kv::new())?;
     let address = server.address();

@@ -24,6 +24,9 @@ impl Replica {
         if !is_chained || self.status == Status::RecoveringHead {
             return;
         }
+        if !self.checkpoint_admits(op) {
+            return;
+        }
         assert!(op <= self.commit_max);
         assert!(is_chained);
         let id = self.journal.header(op).expect("the chain has no holes").id();

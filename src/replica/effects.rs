@@ -8,7 +8,9 @@
 
 use crate::fatal::Fatal;
 use crate::storage::Request;
-use crate::wire::{ClientId, Message, ReplicaIndex};
+use crate::wire::{ClientId, Message, Op, ReplicaIndex};
+
+use super::checkpoint::CheckpointLoad;
 
 /// The outputs of one input.
 #[derive(Debug, Default)]
@@ -21,6 +23,12 @@ pub struct Effects {
     pub client_sends: Vec<(ClientId, Message)>,
     /// A committed prepare to execute, at most one: answered by `Replica::on_commit_done`.
     pub commit: Option<Message>,
+    /// The executor is to take over the state of this checkpoint, in place of any it has, and to
+    /// drop what it has in hand: answered by `Replica::on_checkpoint_loaded`.
+    pub load: Option<CheckpointLoad>,
+    /// The superblock names the checkpoint of this op: the executor may let the one before the last
+    /// go.
+    pub checkpoint_durable: Option<Op>,
     /// The process must end.
     pub fatal: Option<Fatal>,
 }
@@ -32,6 +40,8 @@ impl Effects {
             && self.sends.is_empty()
             && self.client_sends.is_empty()
             && self.commit.is_none()
+            && self.load.is_none()
+            && self.checkpoint_durable.is_none()
             && self.fatal.is_none()
     }
 }

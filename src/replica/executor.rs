@@ -22,17 +22,19 @@
 //! **Not here:** which prepares are committed; genesis, which changes the replica and not the
 //! state machine; what is gathered or prepared.
 
+use super::checkpoint::CheckpointLoad;
 use super::sessions::{Decision, RequestId, Sessions, StoredReply};
 use crate::constants::{HEADER_SIZE, REPLY_BODY_SIZE_MAX};
 use crate::state_machine::{
-    Context, RESULT_INVALID, RESULT_OK, RESULT_REPLY_TOO_LARGE, RESULT_RESERVED_MIN,
+    Context, Keys, RESULT_INVALID, RESULT_OK, RESULT_REPLY_TOO_LARGE, RESULT_RESERVED_MIN,
     RESULT_STOP_INVALID, Reply, StateMachine,
 };
 use crate::stdx::defect;
 use crate::storage::Geometry;
-use crate::store::{Digest, Stop, Store};
+use crate::store::{self, Digest, Stop, Store};
 use crate::wire::{
-    ClientId, Entries, Entry, EvictionReason, Header, Message, Op, Operation, RejectReason, Request,
+    BlockRef, ClientId, Entries, Entry, EvictionReason, Header, Message, Op, Operation, Prepare,
+    RejectReason, Request,
 };
 use bytes::Bytes;
 
@@ -93,6 +95,20 @@ pub struct Executor<S: StateMachine> {
     reply_size_max: u32,
     /// Replies to queries, which are not.
     query_reply_size_max: u32,
+    clients_max: u32,
+    /// The checkpoint whose state is being taken over.
+    loading: Option<CheckpointLoad>,
+}
+
+/// The state of a checkpoint is here.
+#[derive(Debug, Clone, Copy)]
+pub struct Loaded {
+    /// The root of the checkpoint.
+    pub checkpoint: BlockRef,
+    /// The root of the one before it.
+    pub previous: BlockRef,
+    /// The header of the op that it is of.
+    pub header: Header<Prepare>,
 }
 
 /// An attempt at an entry was suspended and abandoned.
@@ -112,21 +128,90 @@ struct Placed<'a> {
 }
 
 impl<S: StateMachine> Executor<S> {
-    /// An executor that has executed nothing. `geometry` is valid.
+    /// An executor that has executed nothing, with a store in memory that is never checkpointed.
+    /// `geometry` is valid.
     pub fn new(state_machine: S, geometry: &Geometry) -> Self {
+        Self::with(state_machine, geometry, Store::in_memory())
+    }
+
+    /// An executor that has executed nothing, over the grid of a data file.
+    pub fn open(state_machine: S, options: &store::Options) -> Self {
+        Self::with(state_machine, &options.geometry, Store::open(options))
+    }
+
+    fn with(state_machine: S, geometry: &Geometry, store: Store) -> Self {
         assert_eq!(geometry.invalid(), None);
         let message_body_size_max = geometry.message_size - HEADER_SIZE;
         assert!(geometry.request_size_max() < message_body_size_max);
         Self {
             state_machine,
-            store: Store::new(),
+            store,
             sessions: Sessions::new(geometry.clients_max),
             op: 0,
             entries_done: 0,
             request_size_max: geometry.request_size_max(),
             reply_size_max: REPLY_BODY_SIZE_MAX.min(message_body_size_max),
             query_reply_size_max: message_body_size_max,
+            clients_max: geometry.clients_max,
+            loading: None,
         }
+    }
+
+    // ---- checkpoints
+
+    /// Drops everything and takes over the state of a checkpoint; [`Self::take_loaded`] tells when.
+    pub fn load(&mut self, load: &CheckpointLoad) {
+        assert!(!load.checkpoint.is_none());
+        self.store.load(load.checkpoint);
+        self.sessions = Sessions::new(self.clients_max);
+        self.op = load.checkpoint.op;
+        self.entries_done = 0;
+        self.loading = Some(*load);
+    }
+
+    /// Gets on with a load, when blocks have come. The result once, when all is here.
+    pub fn take_loaded(&mut self) -> Option<Loaded> {
+        let load = self.loading?;
+        if !self.store.is_loaded() || self.store.is_syncing() {
+            return None;
+        }
+        if load.op_complete < load.checkpoint.op {
+            // The blocks are looked for once the store knows which there are.
+            self.loading = Some(CheckpointLoad { op_complete: load.checkpoint.op, ..load });
+            self.store.sync(load.op_complete);
+            return None;
+        }
+        match Sessions::load(self.clients_max, &self.store) {
+            Ok(sessions) => self.sessions = sessions,
+            Err(_) => {
+                self.abandon();
+                return None;
+            }
+        }
+        self.loading = None;
+        let header = Header::decode_prepare(self.store.loaded_header());
+        let header = header.expect("the block was verified, and written by this code");
+        assert_eq!(header.op(), load.checkpoint.op);
+        let previous = self.store.loaded_extra().first_chunk().map(BlockRef::decode);
+        let previous = previous.expect("what a checkpoint keeps beside the store");
+        Some(Loaded { checkpoint: load.checkpoint, previous, header })
+    }
+
+    /// Answers a query from what is executed here, newest or not: for whoever inspects a replica.
+    /// False: blocks have to be loaded first, and then it may be asked again.
+    pub fn peek(&mut self, request: &[u8], reply: &mut Reply) -> bool {
+        assert!(self.store.is_settled());
+        if self.loading.is_some() {
+            return false;
+        }
+        let is_answered = self.state_machine.query(&self.store, request, reply).is_ok();
+        self.store.abandon_overlay();
+        is_answered
+    }
+
+    /// The store, for whoever brings it its blocks.
+    pub fn store_mut(&mut self) -> &mut Store {
+        &mut self.store
     }
 
     /// The last op that is executed; 0 before the first.
@@ -160,7 +245,7 @@ impl<S: StateMachine> Executor<S> {
     ///
     /// An eviction or an `Ignore` speaks of the log up to [`Self::op`] only: it is not to be acted
     /// upon while the log beyond holds entries of that client.
-    pub fn admit(&self, header: &Header<Request>, body: &[u8]) -> Admission {
+    pub fn admit(&mut self, header: &Header<Request>, body: &[u8]) -> Admission {
         assert_eq!(header.body_size() as usize, body.len());
         assert!(self.store.is_settled());
         let Some(id) = RequestId::of(header) else {
@@ -181,7 +266,11 @@ impl<S: StateMachine> Executor<S> {
                     Decision::Reply(reply) => {
                         assert_eq!(reply.client, id.client);
                         assert_eq!(reply.request_checksum, id.checksum);
-                        Admission::Reply(Box::new(reply.clone()))
+                        if let Ok(reply) = reply.load(&self.store) {
+                            return Admission::Reply(Box::new(reply));
+                        }
+                        self.abandon();
+                        Admission::Ignore("its reply is being loaded")
                     }
                     Decision::Evict(reason) => Admission::Evict(reason),
                     Decision::Ignore(reason) => Admission::Ignore(reason),
@@ -250,7 +339,10 @@ impl<S: StateMachine> Executor<S> {
             let placed = Placed { entry: &entry, body, op: header.op(), index, timestamp };
             match self.commit_entry(&placed) {
                 Ok(reply) => replies.extend(reply),
-                Err(Suspended) => return CommitOutcome::Suspended,
+                Err(Suspended) => {
+                    self.prefetch(prepare);
+                    return CommitOutcome::Suspended;
+                }
             }
             assert!(self.store.is_settled());
             self.entries_done += 1;
@@ -258,7 +350,24 @@ impl<S: StateMachine> Executor<S> {
         assert_eq!(self.entries_done, header.command.entry_count);
         self.entries_done = 0;
         self.op = header.op();
+        if self.op == self.store.op_freeze() && !self.store.is_in_memory() {
+            let previous = self.store.checkpoint();
+            self.store.freeze(self.op, &header.encode(), &previous.encode());
+        }
         CommitOutcome::Done
+    }
+
+    /// What the rest of the prepare is going to touch is loaded together.
+    fn prefetch(&self, prepare: &Message) {
+        let mut keys = Keys::default();
+        for (entry, body) in Entries::new(prepare.body()).map_while(Result::ok) {
+            if matches!(entry.operation, Operation::Apply | Operation::Query)
+                && self.valid(entry.operation, body)
+            {
+                self.state_machine.keys(body, &mut keys);
+            }
+        }
+        self.store.prefetch(keys.keys.iter().map(|(table, key)| (*table, key.as_slice())));
     }
 
     fn commit_entry(&mut self, placed: &Placed<'_>) -> Result<Option<ClientReply>, Suspended> {
@@ -273,6 +382,8 @@ impl<S: StateMachine> Executor<S> {
             Operation::Noop | Operation::Genesis => Ok(None),
             Operation::Query => {
                 let (result, body) = self.run(placed)?;
+                // A query that writes is not to be had: nothing of it stays.
+                self.store.abandon_overlay();
                 Ok(Some(ClientReply::Reply(placed.reply(0, result, body))))
             }
             Operation::Register | Operation::Deregister | Operation::Apply => {
@@ -281,11 +392,14 @@ impl<S: StateMachine> Executor<S> {
                     Decision::Reply(reply) => {
                         assert_eq!(reply.client, entry.client);
                         assert!(reply.op <= placed.op);
-                        let reply = ClientReply::Reply(reply.clone());
+                        let Ok(reply) = reply.load(&self.store) else {
+                            return Err(self.abandon());
+                        };
                         if defect!("retry_executed_twice") && entry.operation == Operation::Apply {
                             self.run(placed)?;
+                            let _ = self.store.commit_overlay();
                         }
-                        Ok(Some(reply))
+                        Ok(Some(ClientReply::Reply(reply)))
                     }
                     Decision::Evict(reason) => {
                         let Entry { client, session, .. } = *entry;
@@ -301,20 +415,21 @@ impl<S: StateMachine> Executor<S> {
     fn execute(&mut self, placed: &Placed<'_>) -> Result<ClientReply, Suspended> {
         assert_ne!(placed.entry.client.0, 0);
         assert!(placed.op > self.op);
-        let reply = match placed.entry.operation {
+        let (reply, change) = match placed.entry.operation {
             Operation::Register => {
                 if self.valid(Operation::Register, placed.body) {
                     let reply = placed.reply(placed.op, RESULT_OK, Bytes::new());
-                    self.sessions.register(reply.clone(), placed.index);
-                    reply
+                    let change = self.sessions.register(&reply, placed.index);
+                    (reply, change)
                 } else {
                     // There is no session that could keep it: it is told again each time it comes.
-                    placed.reply(0, RESULT_INVALID, Bytes::new())
+                    let reply = placed.reply(0, RESULT_INVALID, Bytes::new());
+                    return Ok(ClientReply::Reply(reply));
                 }
             }
             Operation::Deregister if self.valid(Operation::Deregister, placed.body) => {
-                self.sessions.deregister(placed.entry.client);
-                placed.reply(placed.entry.session, RESULT_OK, Bytes::new())
+                let reply = placed.reply(placed.entry.session, RESULT_OK, Bytes::new());
+                (reply, self.sessions.deregister(placed.entry.client))
             }
             // A deregister that is left here is not valid, and `run` says so.
             Operation::Apply | Operation::Deregister => {
@@ -324,18 +439,31 @@ impl<S: StateMachine> Executor<S> {
                 if defect!("reply_not_stored") {
                     stored.body = Bytes::new();
                 }
-                self.sessions.record(stored, placed.index);
-                reply
+                let change = self.sessions.record(&stored, placed.index);
+                (reply, change)
             }
             Operation::Noop | Operation::Genesis | Operation::Query => {
                 unreachable!("not an operation of a session")
             }
         };
+        // What the request wrote and that it was executed are one write: together or not at all.
+        let written = change.write(&self.sessions, &mut self.store);
+        if written.and_then(|()| self.store.commit_overlay()).is_err() {
+            return Err(self.abandon());
+        }
+        self.sessions.apply(change);
         Ok(ClientReply::Reply(reply))
     }
 
+    /// Gives the attempt up: it is made again when the store has loaded what it lacks.
+    fn abandon(&mut self) -> Suspended {
+        self.store.abandon_overlay();
+        assert!(self.store.is_settled());
+        Suspended
+    }
+
     /// Lets the state machine carry out the entry: the result and the reply. What it wrote is in
-    /// the store exactly if the result is [`RESULT_OK`].
+    /// the overlay of the store exactly if the result is [`RESULT_OK`].
     fn run(&mut self, placed: &Placed<'_>) -> Result<(u32, Bytes), Suspended> {
         assert!(self.store.is_settled());
         let operation = placed.entry.operation;
@@ -365,12 +493,10 @@ impl<S: StateMachine> Executor<S> {
             // A code that is not its own, or a suspension that the store knows nothing of.
             Err(Stop::Reject(_) | Stop::Suspend) => RESULT_STOP_INVALID,
         };
-        if suspended || (result == RESULT_OK && self.store.commit_overlay().is_err()) {
-            self.store.abandon_overlay();
-            return Err(Suspended);
+        if suspended {
+            return Err(self.abandon());
         }
         if result == RESULT_OK {
-            assert!(self.store.is_settled());
             // Boxed, because a stored reply is kept and should not keep spare capacity with it.
             return Ok((RESULT_OK, Bytes::from(reply.bytes.into_boxed_slice())));
         }

@@ -2,10 +2,11 @@
 
 use super::*;
 use crate::state_machine::kv::{self, Kv};
-use crate::state_machine::{InvalidRequest, Table};
+use crate::state_machine::{Direction, InvalidRequest, Table};
 use crate::stdx::{Prng, Ratio};
 use crate::wire::{Author, ClusterId, Parent, Prepare, ReplicaIndex, View};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::{Bound, ControlFlow};
 
 const AUTHOR: Author =
     Author { cluster: ClusterId(1), view: View(0), replica: ReplicaIndex(0), incarnation: 1 };
@@ -129,7 +130,7 @@ impl<S: StateMachine> Fixture<S> {
         }
     }
 
-    fn admit(&self, asked: &Asked) -> Admission {
+    fn admit(&mut self, asked: &Asked) -> Admission {
         let Asked { client, session, request, operation, body } = asked;
         let command = Request {
             client: *client,
@@ -184,11 +185,11 @@ fn request_sent_again_is_answered_and_not_executed() {
     assert_eq!(fixture.admit(&asked), Admission::Accept);
     let first = fixture.reply(asked.clone());
     assert_eq!(first.body[0], 1);
-    let digest = digest_of_store(&fixture);
+    let digest = content(&fixture);
     assert_eq!(fixture.admit(&asked), Admission::Reply(Box::new(first.clone())));
     assert_eq!(fixture.reply(asked.clone()), first);
     assert_eq!(fixture.commit(&[asked.clone(), asked]).len(), 2);
-    assert_eq!(digest_of_store(&fixture), digest);
+    assert_eq!(content(&fixture), digest);
     assert_eq!(fixture.reply(count(A, 1, 2, "once")).body[0], 2);
 }
 
@@ -215,9 +216,9 @@ fn request_out_of_order_is_ignored() {
         count(A, 2, 3, "a session that is not yet"),
     ] {
         assert!(matches!(fixture.admit(&asked), Admission::Ignore(_)), "{asked:?}");
-        let digest = digest_of_store(&fixture);
+        let digest = content(&fixture);
         assert_eq!(fixture.commit(&[asked]), []);
-        assert_eq!(digest_of_store(&fixture), digest);
+        assert_eq!(content(&fixture), digest);
     }
 }
 
@@ -241,7 +242,7 @@ fn request_without_its_session_is_evicted() {
 #[test]
 fn deregister_ends_the_session_and_again_finds_none() {
     let mut fixture = Fixture::with_sessions();
-    let digest = digest_of_store(&fixture);
+    let digest = content(&fixture);
     let replies = fixture.commit(&[deregister(A, 1, 1), deregister(A, 1, 1)]);
     let ClientReply::Reply(reply) = &replies[0] else {
         panic!("{replies:?}");
@@ -250,7 +251,7 @@ fn deregister_ends_the_session_and_again_finds_none() {
     let reason = EvictionReason::NoSession;
     assert_eq!(replies[1], ClientReply::Evicted { client: A, session: 1, reason });
     assert_eq!(fixture.executor.sessions_count(), 1);
-    assert_eq!(digest_of_store(&fixture), digest);
+    assert_eq!(content(&fixture), digest);
 }
 
 #[test]
@@ -277,7 +278,7 @@ fn register_in_a_full_table_evicts_the_longest_unused() {
 
 #[test]
 fn admit_refuses_what_cannot_be_a_request() {
-    let fixture = Fixture::with_sessions();
+    let mut fixture = Fixture::with_sessions();
     let invalid = Admission::Reject(RejectReason::Invalid);
     assert_eq!(fixture.admit(&Asked { body: b"?".to_vec(), ..count(A, 1, 1, "") }), invalid);
     assert_eq!(fixture.admit(&Asked { body: b"?".to_vec(), ..query("") }), invalid);
@@ -297,7 +298,7 @@ fn admit_refuses_what_cannot_be_a_request() {
 #[test]
 fn rejected_request_leaves_its_code_and_nothing_else() {
     let mut fixture = Fixture::with_sessions();
-    let digest = digest_of_store(&fixture);
+    let digest = content(&fixture);
     let codes = [
         (1, 1),
         (RESULT_RESERVED_MIN - 1, RESULT_RESERVED_MIN - 1),
@@ -313,7 +314,7 @@ fn rejected_request_leaves_its_code_and_nothing_else() {
         let asked = Asked { body: command(b'x', code), ..query("") };
         assert_eq!(fixture.reply(asked).result, result);
     }
-    assert_eq!(digest_of_store(&fixture), digest);
+    assert_eq!(content(&fixture), digest);
 }
 
 #[test]
@@ -321,14 +322,14 @@ fn reply_that_is_too_large_leaves_a_code_and_nothing_else() {
     let size_max = GEOMETRY.message_size - HEADER_SIZE;
     let mut fixture = Fixture::with_sessions();
     let large = |number, size| Asked { body: command(b'l', size), ..count(A, 1, number, "") };
-    let digest = digest_of_store(&fixture);
+    let digest = content(&fixture);
     let reply = fixture.reply(large(1, size_max + 1));
     assert_eq!((reply.result, reply.body.len()), (RESULT_REPLY_TOO_LARGE, 0));
-    assert_eq!(digest_of_store(&fixture), digest);
+    assert_eq!(content(&fixture), digest);
     let reply = fixture.reply(large(2, size_max));
     assert_eq!((reply.result, reply.body.len()), (RESULT_OK, size_max as usize));
     assert_eq!(reply.to_message(&AUTHOR).header().size, GEOMETRY.message_size);
-    assert_ne!(digest_of_store(&fixture), digest);
+    assert_ne!(content(&fixture), digest);
 
     // With large messages stored replies are bounded by themselves, replies to queries are not.
     let geometry = Geometry::default();
@@ -347,7 +348,7 @@ fn reply_that_is_too_large_leaves_a_code_and_nothing_else() {
 #[test]
 fn invalid_entry_in_the_log_gets_a_code() {
     let mut fixture = Fixture::with_sessions();
-    let digest = digest_of_store(&fixture);
+    let digest = content(&fixture);
     let invalid = |asked: Asked| Asked { body: b"?".to_vec(), ..asked };
     for asked in [
         invalid(count(A, 1, 1, "")),
@@ -359,7 +360,7 @@ fn invalid_entry_in_the_log_gets_a_code() {
         assert_eq!((reply.result, reply.body.len()), (RESULT_INVALID, 0), "{asked:?}");
     }
     assert_eq!(fixture.executor.sessions_count(), 2);
-    assert_eq!(digest_of_store(&fixture), digest);
+    assert_eq!(content(&fixture), digest);
     // The invalid ones of the session took their numbers.
     assert_eq!(fixture.reply(count(A, 1, 3, "x")).body[0], 1);
 }
@@ -367,9 +368,9 @@ fn invalid_entry_in_the_log_gets_a_code() {
 #[test]
 fn query_is_answered_each_time_anew_and_changes_nothing() {
     let mut fixture = Fixture::with_sessions();
-    let digest = digest_of_store(&fixture);
+    let digest = content(&fixture);
     assert_eq!(fixture.reply(query("key1")).body[0], 0);
-    assert_eq!(digest_of_store(&fixture), digest);
+    assert_eq!(content(&fixture), digest);
     fixture.reply(count(A, 1, 1, "key1"));
     let reply = fixture.reply(query("key1"));
     assert_eq!((reply.body[0], reply.session, reply.request), (1, 0, 5));
@@ -380,7 +381,7 @@ fn query_is_answered_each_time_anew_and_changes_nothing() {
 #[test]
 fn entries_of_nobody_do_nothing() {
     let mut fixture = Fixture::with_sessions();
-    let digest = digest_of_store(&fixture);
+    let digest = content(&fixture);
     let genesis = Asked { operation: Operation::Genesis, body: vec![1; 48], ..noop() };
     let nobody = |asked: Asked| Asked { client: ClientId(0), ..asked };
     let batch = [
@@ -392,7 +393,7 @@ fn entries_of_nobody_do_nothing() {
         Asked { client: A, ..noop() },
     ];
     assert_eq!(fixture.commit(&batch), []);
-    assert_eq!(digest_of_store(&fixture), digest);
+    assert_eq!(content(&fixture), digest);
     assert_eq!((fixture.executor.op(), fixture.executor.sessions_count()), (2, 2));
 }
 
@@ -456,10 +457,10 @@ fn suspension_abandons_the_attempt_whatever_it_returned() {
 #[test]
 fn suspension_that_the_store_knows_nothing_of_is_a_code() {
     let mut fixture = Fixture::with_sessions();
-    let digest = digest_of_store(&fixture);
+    let digest = content(&fixture);
     let asked = Asked { body: command(b's', 0), ..count(A, 1, 1, "") };
     assert_eq!(fixture.reply(asked).result, RESULT_STOP_INVALID);
-    assert_eq!(digest_of_store(&fixture), digest);
+    assert_eq!(content(&fixture), digest);
 }
 
 #[test]
@@ -708,8 +709,24 @@ fn prepare(op: Op, timestamp: u64, batch: &[Asked]) -> Message {
     Message::new(&AUTHOR, command, &body)
 }
 
-fn digest_of_store(fixture: &Fixture) -> u64 {
-    fixture.executor.store.digest()
+/// All that the state machine has stored, in order.
+fn content(fixture: &Fixture) -> Vec<(u8, Vec<u8>, Bytes)> {
+    let mut rows = Vec::new();
+    for table in 0..u8::MAX {
+        let (start, end) = (Bound::Unbounded, Bound::Unbounded);
+        let scanned = fixture.executor.store.scan(
+            Table(table),
+            start,
+            end,
+            Direction::Forward,
+            |key, value| {
+                rows.push((table, key.to_vec(), value.clone()));
+                ControlFlow::Continue(())
+            },
+        );
+        scanned.unwrap();
+    }
+    rows
 }
 
 fn body(reply: &ClientReply) -> &[u8] {

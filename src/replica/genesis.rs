@@ -42,6 +42,10 @@ impl Replica {
             effects.fatal = Some(self.fatal_replaced());
         } else if self.op == 0 {
             self.named_by |= 1 << header.replica.0;
+            if !header.command.checkpoint.is_none() {
+                // The genesis is gone from the journals; the log that began with it is not.
+                return self.request_start_view_of(header.view, effects);
+            }
             let request = RequestHeaders { op_min: 1, op_max: 1 };
             self.send_command(header.replica, request, effects);
         } else if self.commit_max == 0 {

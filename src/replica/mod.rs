@@ -27,6 +27,7 @@
 //!
 //! **Not here:** sockets, files, clocks, the state machine, the sessions.
 
+mod checkpoint;
 mod commit;
 mod effects;
 mod genesis;
@@ -50,6 +51,7 @@ mod cluster_tests;
 #[cfg(test)]
 mod replica_tests;
 
+pub use checkpoint::{BLOCKS_WANTED_MAX, CheckpointLoad};
 pub use effects::Effects;
 pub use normal::Route;
 pub use quorums::Quorums;
@@ -62,6 +64,7 @@ use crate::wire::{
     Author, ClientId, ClusterId, Command, HeaderSet, IncarnationTable, Message, Op, Ping, Pong,
     PrepareId, ReplicaIndex, View,
 };
+use checkpoint::Checkpoints;
 use clock::ClusterClock;
 use fault_detector::FaultDetector;
 use std::collections::{BTreeMap, VecDeque};
@@ -125,6 +128,8 @@ pub struct Counters {
     pub prepares_sealed: u64,
     /// Requests in them.
     pub requests_sealed: u64,
+    /// Checkpoints taken over from others.
+    pub syncs: u64,
     /// Views entered.
     pub view_changes: u64,
     /// Prepares executed.
@@ -145,6 +150,7 @@ pub struct Replica {
 
     superblock: Superblock,
     journal: Journal,
+    checkpoints: Checkpoints,
 
     status: Status,
     view: View,
@@ -184,6 +190,8 @@ pub struct Replica {
     round: u64,
     /// The newest heartbeat of the primary of `view`.
     heartbeat_last: u64,
+    /// The executor cannot have more blocks: the next checkpoint does not come about.
+    store_full: bool,
     /// Primary: nothing is acknowledged, so it keeps silent and votes to leave.
     abdicating: bool,
 
@@ -336,9 +344,11 @@ impl Replica {
         self.superblock.state().log_view
     }
 
-    /// How many ops of the log are not durable here, or damaged, and slots above it that are.
+    /// How many ops of the log that a peer may still ask for are not durable here, or damaged.
     pub fn ops_to_repair(&self) -> u32 {
-        self.journal.dirty_count().max(self.journal.faulty_count())
+        let is_hurt = |op: &Op| self.journal.is_dirty(*op) || self.journal.is_faulty(*op);
+        let count = (self.op_repair_min()..=self.op).filter(is_hurt).count();
+        u32::try_from(count).expect("at most the slots of a geometry")
     }
 
     /// What it did beyond its daily work since it started.
@@ -409,9 +419,22 @@ impl Replica {
         self.superblock.state().head.table.names(self.replica, self.incarnation)
     }
 
+    /// Whether the view, its log, and the checkpoint that the log stands on are durable.
     fn view_is_durable(&self) -> bool {
         let durable = self.superblock.state();
-        durable.view == self.view && durable.log_view == self.log_view && durable.head == self.head
+        durable.view == self.view
+            && durable.log_view == self.log_view
+            && durable.head == self.head
+            && durable.op_checkpoint() >= self.journal.op_checkpoint()
+    }
+
+    fn is_durable(&self) -> bool {
+        let durable = self.superblock.state();
+        let Checkpoints { current, previous, op_complete, .. } = self.checkpoints;
+        self.view_is_durable()
+            && durable.checkpoint == current
+            && durable.checkpoint_previous == previous
+            && durable.op_complete == op_complete
     }
 
     /// Whether a message by this author counts in a quorum.
@@ -462,26 +485,31 @@ impl Replica {
 
     // ---- durability of the view
 
-    /// Makes `view`, `log_view`, the head and the table durable; then [`Self::on_durable`].
+    /// Makes `view`, `log_view`, the head, the table and the checkpoints durable; then
+    /// [`Self::on_durable`].
     fn persist(&mut self, effects: &mut Effects) {
-        if self.superblock.is_writing() || self.view_is_durable() {
+        if self.superblock.is_writing() || self.is_durable() {
             return;
         }
+        let Checkpoints { current, previous, op_complete, .. } = self.checkpoints;
         let state = SuperblockState {
             view: self.view,
             log_view: self.log_view,
             commit_max: self.commit_max,
             head: self.head.clone(),
+            checkpoint: current,
+            checkpoint_previous: previous,
+            op_complete,
             ..self.superblock.state().clone()
         };
         self.superblock.write(state, &mut effects.requests);
     }
 
     fn on_superblock_written(&mut self, effects: &mut Effects) {
+        self.on_checkpoint_durable(effects);
+        self.persist(effects);
         if self.view_is_durable() {
             self.on_durable(effects);
-        } else {
-            self.persist(effects);
         }
     }
 
@@ -679,8 +707,7 @@ impl Replica {
         let ping = Ping {
             timestamp_monotonic: self.now.monotonic,
             incarnation_target: self.table.incarnations[to.index()],
-            checkpoint_op: self.superblock.state().op_checkpoint,
-            checkpoint_id: 0,
+            checkpoint: self.checkpoint_claimed(),
             message_size,
             journal_slots,
             block_size,
@@ -711,6 +738,9 @@ impl Replica {
         let author = self.author();
         self.send(from, Message::new(&author, pong, &[]), effects);
         self.on_ping_incarnation(header, effects);
+        if self.is_born() && self.counts(from, header.incarnation) {
+            self.on_checkpoint_claim(from, header.command.checkpoint.checkpoint_id(), effects);
+        }
         self.on_view_heard(from, header.view, header.incarnation, effects);
     }
 
@@ -756,7 +786,9 @@ impl Replica {
     fn invariants(&self) {
         assert!(self.log_view <= self.view);
         assert!(self.commit_min <= self.commit_max);
-        assert!(self.chain_min <= self.op);
+        assert!(self.chain_min <= self.op + 1);
+        assert!(self.op_checkpoint() <= self.commit_min);
+        assert!(self.commit_min < self.op_checkpoint() + 2 * self.geometry.checkpoint_interval());
         assert!(self.superblock.state().view <= self.view);
         assert!(self.superblock.state().log_view <= self.log_view);
         if self.status == Status::Normal {

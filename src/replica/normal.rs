@@ -76,15 +76,21 @@ impl Replica {
         if self.abdicating {
             return Route::Ignore("abdicating");
         }
-        if self.log_is_full() {
+        if self.store_is_full() {
             return Route::Reject(RejectReason::StoreFull);
         }
         Route::Primary
     }
 
+    /// Whether no further op can be acknowledged, and the checkpoint that would make room does not
+    /// come about for want of space.
+    fn store_is_full(&self) -> bool {
+        self.store_full && self.log_is_full()
+    }
+
     /// Whether no further op can be acknowledged until a checkpoint frees room in the journal.
     pub fn log_is_full(&self) -> bool {
-        self.op >= self.geometry.op_prepare_ok_max(self.superblock.state().op_checkpoint)
+        self.op >= self.geometry.op_prepare_ok_max(self.op_checkpoint())
     }
 
     /// Whether the queue of requests is full: stop reading from clients.
@@ -153,6 +159,7 @@ impl Replica {
             && self.is_born()
             && !self.abdicating
             && self.pipeline.len() < self.geometry.pipeline as usize
+            && (self.pipeline.is_empty() || !self.checkpoint_is_late())
             && !self.log_is_full()
             && self.journal.can_write(self.op + 1)
     }
@@ -162,7 +169,7 @@ impl Replica {
         while !self.gathered.is_empty() && self.primary_may_seal() {
             self.primary_seal_one(effects);
         }
-        if self.log_is_full() && self.is_primary() {
+        if self.store_is_full() && self.is_primary() {
             self.reject_gathered(RejectReason::StoreFull, effects);
         }
     }
@@ -219,7 +226,9 @@ impl Replica {
             op: self.op + 1,
             commit: if defect!("commit_is_op") { self.op } else { self.commit_max },
             timestamp,
-            checkpoint_id: 0,
+            checkpoint_id: self
+                .checkpoint_id_for(self.op + 1)
+                .expect("a primary has the checkpoint before the last"),
             entry_count,
         };
         let message = builder.seal(&self.author(), prepare);
@@ -256,7 +265,7 @@ impl Replica {
         assert_eq!(header.op(), self.op + 1);
         assert!(header.op() <= self.commit_max + u64::from(self.geometry.pipeline));
         assert!(header.command.commit < header.op());
-        self.op = header.op();
+        self.advance_head(header.op());
         self.pipeline.push_back(InFlight { id: header.id(), oks: 0 });
         self.journal.write_prepare(&message, &mut effects.requests);
         self.broadcast(&message, effects);
@@ -326,18 +335,21 @@ impl Replica {
         if !self.is_born() && !self.genesis_names_me(message) {
             return self.ignore("on_prepare", "not born, and this is no genesis that names me");
         }
-        let op_checkpoint = self.superblock.state().op_checkpoint;
-        if header.op() > self.geometry.op_prepare_max(op_checkpoint) {
-            return self.ignore("on_prepare", "no room in the journal");
+        self.on_checkpoint_claim(header.replica, header.command.checkpoint_id, effects);
+        if header.op() > self.geometry.op_prepare_max(self.op_checkpoint()) {
+            // Room comes with the next checkpoint, the own one or the primary's.
+            self.backup_learn_commit(header.command.commit);
+            self.progress(effects);
+            return self.request_start_view_of(self.view, effects);
         }
         if header.op() == self.op + 1 {
             let head = self.journal.header(self.op).map(Header::id);
             assert_eq!(head, Some(header.parent_id()), "the log of one view is one chain");
-            self.op = header.op();
+            self.advance_head(header.op());
         } else {
             // A gap: take the new head at once, and ask for what is between.
             log::debug!("{self}: on_prepare: jumping to op {}", header.op());
-            self.op = header.op();
+            self.advance_head(header.op());
             self.chain_min = header.op();
         }
         self.backup_learn_commit(header.command.commit);
@@ -353,7 +365,8 @@ impl Replica {
         let header = message.prepare_header();
         let op = header.op();
         assert!(op <= self.op);
-        assert!(op > self.superblock.state().op_checkpoint);
+        let known = self.journal.header(op).is_some_and(|own| own.id() == header.id());
+        assert!(op > self.op_checkpoint() || known, "only rot is repaired below the checkpoint");
         assert!(header.size <= self.geometry.message_size);
         if op > self.commit_min && op <= self.commit_min + self.cache_ops_max() {
             self.cache.insert(op, message.clone());
@@ -430,8 +443,7 @@ impl Replica {
         if !self.journal.is_clean(id) && !defect!("prepare_ok_early") {
             return self.ignore("acknowledge", "not durable here");
         }
-        let op_checkpoint = self.superblock.state().op_checkpoint;
-        if id.op > self.geometry.op_prepare_ok_max(op_checkpoint) {
+        if id.op > self.geometry.op_prepare_ok_max(self.op_checkpoint()) {
             return self.ignore("acknowledge", "beyond what the checkpoint allows");
         }
         assert!(id.op <= self.op);
@@ -439,7 +451,8 @@ impl Replica {
         if primary == self.replica {
             return self.primary_count_ok(id, self.replica, effects);
         }
-        let ok = PrepareOk { prepare: *id, commit_min: self.commit_min, checkpoint_id: 0 };
+        let checkpoint_id = self.checkpoint_id_for(id.op).unwrap_or(0);
+        let ok = PrepareOk { prepare: *id, commit_min: self.commit_min, checkpoint_id };
         self.send_command(primary, ok, effects);
     }
 
@@ -459,7 +472,15 @@ impl Replica {
         if self.primary_of_view() != self.replica || self.log_view != self.view {
             return self.ignore("on_prepare_ok", "not the primary of a log");
         }
-        self.primary_count_ok(&header.command.prepare, header.replica, effects);
+        let PrepareOk { prepare, checkpoint_id, .. } = header.command;
+        if checkpoint_id != 0 && prepare.op > 0 {
+            self.on_checkpoint_claim(header.replica, checkpoint_id, effects);
+            let own = self.checkpoint_id_for(prepare.op);
+            if own.is_some_and(|own| own != checkpoint_id) {
+                return self.ignore("on_prepare_ok", "another checkpoint: its state is not ours");
+            }
+        }
+        self.primary_count_ok(&prepare, header.replica, effects);
     }
 
     fn primary_count_ok(&mut self, id: &PrepareId, from: ReplicaIndex, effects: &mut Effects) {
@@ -553,8 +574,7 @@ impl Replica {
         self.round += 1;
         let commit = Commit {
             commit: header.id(),
-            checkpoint_op: self.superblock.state().op_checkpoint,
-            checkpoint_id: 0,
+            checkpoint: self.checkpoint_claimed(),
             round: self.round,
             timestamp_monotonic: self.now.monotonic,
         };
@@ -579,6 +599,11 @@ impl Replica {
             return self.ignore("on_commit", "an old heartbeat");
         }
         self.heartbeat_last = header.command.round;
+        self.on_checkpoint_claim(
+            header.replica,
+            header.command.checkpoint.checkpoint_id(),
+            effects,
+        );
         self.backup_heard_primary();
         self.timeouts.view_change_status.stop();
         self.backup_learn_commit(header.command.commit.op);
@@ -637,6 +662,12 @@ impl Replica {
         if !self.abdicating {
             log::warn!("{self}: nothing is acknowledged: the primary keeps silent and votes to go");
         }
+        self.abdicate(effects);
+    }
+
+    /// Keeps silent, so that the others elect another.
+    pub(super) fn abdicate(&mut self, effects: &mut Effects) {
+        assert!(self.acts_as_primary());
         self.abdicating = true;
         self.timeouts.heartbeat.stop();
         self.vote(effects);

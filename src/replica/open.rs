@@ -13,6 +13,7 @@
 //! does not vote. An entry above the stored head is of this view, or it is of a log that lost and
 //! is forgotten.
 
+use super::checkpoint::Checkpoints;
 use super::clock::ClusterClock;
 use super::fault_detector::FaultDetector;
 use super::{Counters, Effects, Now, Quorums, Replica, Status, Timeouts};
@@ -44,7 +45,12 @@ impl Replica {
             view: state.view,
             log_view: state.log_view,
             op: 0,
-            commit_min: state.op_checkpoint,
+            checkpoints: Checkpoints::new(
+                state.checkpoint,
+                state.checkpoint_previous,
+                state.op_complete,
+            ),
+            commit_min: state.op_checkpoint(),
             commit_max: state.commit_max,
             chain_min: 0,
             table: state.head.table,
@@ -61,6 +67,7 @@ impl Replica {
             timestamp_monotonic: now.monotonic,
             round: 0,
             heartbeat_last: 0,
+            store_full: false,
             abdicating: false,
             votes: 0,
             view_logs: Default::default(),
@@ -88,9 +95,13 @@ impl Replica {
     }
 
     fn recover(&mut self, effects: &mut Effects) {
-        let certain = self.recover_log();
-        self.chain_min = self.op;
-        self.extend_chain();
+        let mut certain = self.recover_log();
+        if self.op < self.op_checkpoint() {
+            // What is in the checkpoint was executed from memory and never written, or it rotted.
+            self.op = self.op_checkpoint();
+            certain = false;
+        }
+        self.begin_chain();
         match self.journal.header(self.op) {
             Some(head) => self.commit_max = self.commit_max.max(head.command.commit),
             None => assert!(!certain, "a head that is certain is known"),
@@ -111,6 +122,7 @@ impl Replica {
         } else {
             self.status = Status::Normal;
         }
+        self.on_checkpoint_durable(effects);
         log::info!(
             "{self}: opened: {:?}, view {}, log_view {}, head {}{}, committed {}",
             self.status,
@@ -143,14 +155,15 @@ impl Replica {
             self.recover_head_set();
             return true;
         }
-        let above: Vec<(Op, View)> = (head_op + 1..=self.journal.op_max())
+        let op_min = (head_op + 1).max(self.op_checkpoint());
+        let above: Vec<(Op, View)> = (op_min..=self.journal.op_max())
             .filter_map(|op| self.journal.header(op).map(|header| (op, header.view)))
             .collect();
         self.op = head_op;
         for (op, view) in above {
             if view == self.log_view {
                 self.op = op;
-            } else {
+            } else if op > self.op_checkpoint() {
                 self.journal.remove(op);
             }
         }
@@ -171,8 +184,9 @@ impl Replica {
         }
         // What lies beyond, the slot of the root in the first lap with it, may have been written
         // here for a primary that was ahead, but was not acknowledged.
-        let op_max = self.geometry.op_prepare_ok_max(self.superblock.state().op_checkpoint);
-        if (self.op + 1..=op_max).any(|op| self.journal.is_faulty(op)) {
+        let op_max = self.geometry.op_prepare_ok_max(self.op_checkpoint());
+        let is_hurt = (self.op + 1..=op_max).any(|op| self.journal.is_faulty(op));
+        if is_hurt || self.op < self.op_checkpoint() {
             return false;
         }
         // So what is damaged there is no loss.
@@ -182,7 +196,7 @@ impl Replica {
 
     /// The stored headers stand: the journal may have been damaged, or hold a log that lost.
     fn recover_head_set(&mut self) {
-        let op_checkpoint = self.superblock.state().op_checkpoint;
+        let op_checkpoint = self.op_checkpoint();
         let headers: Vec<_> = self.head.headers.iter().rev().flatten().copied().collect();
         assert!(self.op >= self.head.op);
         assert!(headers.iter().all(|header| header.op() <= self.head.op));
@@ -217,7 +231,7 @@ impl Replica {
             return;
         }
         assert!(self.solo());
-        if self.commit_min < self.commit_max {
+        if self.commit_min < self.commit_max || self.is_loading() {
             return;
         }
         self.status = Status::Normal;

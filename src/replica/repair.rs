@@ -39,15 +39,28 @@ impl Replica {
         self.write_deferred(effects);
         self.repair_headers(effects);
         self.repair_prepares(effects);
+        self.judge_progress(effects);
         self.progress(effects);
     }
 
     // ---- headers
 
+    /// The chain from a head that was found or given: empty if its header is not known.
+    pub(super) fn begin_chain(&mut self) {
+        self.chain_min = self.op + u64::from(self.journal.header(self.op).is_none());
+        self.extend_chain();
+    }
+
+    /// The head moves up: what its slot held is gone from the chain.
+    pub(super) fn advance_head(&mut self, op: Op) {
+        assert!(op > self.op);
+        self.op = op;
+        self.chain_min = self.chain_min.max((op + 1).saturating_sub(self.geometry_slots()));
+    }
+
     /// Extends the chain downwards over the headers at hand.
     pub(super) fn extend_chain(&mut self) {
-        assert!(self.chain_min <= self.op);
-        while self.chain_min > 1 {
+        while self.chain_min > 1 && self.chain_min <= self.op {
             let parent = self.journal.header(self.chain_min).expect("in the chain").parent_id();
             match self.journal.header(self.chain_min - 1) {
                 Some(header) if header.id() == parent => self.chain_min -= 1,
@@ -185,7 +198,7 @@ impl Replica {
     /// Damage below `commit_min`: nobody here waits for it, but a peer might.
     fn repair_executed(&mut self, effects: &mut Effects) {
         self.forget_overdue();
-        let op_min = self.superblock.state().op_checkpoint + 1;
+        let op_min = self.op_repair_min().max(self.chain_min);
         assert!(self.chain_min <= self.commit_min + 1);
         assert!(self.commit_min <= self.op);
         for op in op_min..=self.commit_min {
@@ -283,6 +296,9 @@ impl Replica {
         }
         if self.journal.is_writing(&id) {
             return self.ignore("on_prepare", "being written");
+        }
+        if op < self.op_repair_min() {
+            return self.ignore("on_prepare", "in a checkpoint that a quorum has");
         }
         if op <= self.commit_min && !self.journal.can_write(op) {
             return self.ignore("on_prepare", "no write is free");

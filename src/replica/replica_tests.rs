@@ -6,8 +6,8 @@ use super::*;
 use crate::constants::ENTRY_SIZE;
 use crate::storage::{Request, SuperblockState};
 use crate::wire::{
-    Commit, DoViewChange, Entry, Header, Headers, MessageBuilder, Operation, Prepare, PrepareOk,
-    RequestHeaders, RequestPrepare, RequestStartView, StartView, StartViewChange,
+    BlockRef, Commit, DoViewChange, Entry, Header, Headers, MessageBuilder, Operation, Prepare,
+    PrepareOk, RequestHeaders, RequestPrepare, RequestStartView, StartView, StartViewChange,
 };
 
 const CLUSTER: ClusterId = ClusterId(7);
@@ -105,7 +105,7 @@ fn set_of(log: &[Message], count: usize) -> HeaderSet {
 }
 
 fn start_view_of(set: &HeaderSet, replica: u8, view: u32, commit_max: Op, nonce: u64) -> Message {
-    let command = StartView { op: set.op, commit_max, checkpoint_op: 0, nonce };
+    let command = StartView { op: set.op, commit_max, nonce, ..StartView::default() };
     Message::new(&author(replica, view), command, &set.encode())
 }
 
@@ -144,8 +144,7 @@ fn ping(from: &Author, geometry: Geometry, incarnation_target: u64) -> Message {
     let command = Ping {
         timestamp_monotonic: 1,
         incarnation_target,
-        checkpoint_op: 0,
-        checkpoint_id: 0,
+        checkpoint: BlockRef::NONE,
         message_size,
         journal_slots,
         block_size,
@@ -1086,7 +1085,7 @@ fn stray(prng: &mut Prng, log: &[Message], committed: usize, bench: &Bench) -> M
         13 => RequestPrepare { prepare: if op < 40 { id(any) } else { other } }.into(),
         14 => Pong { ping_timestamp_monotonic: op, timestamp_realtime: prng.next_u64() }.into(),
         15 => crate::wire::CommitOk { round: op }.into(),
-        _ => crate::wire::RequestBlocks {}.into(),
+        _ => crate::wire::CommitOk { round: 7 }.into(),
     };
     Message::new(&by, command, &[])
 }

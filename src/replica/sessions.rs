@@ -26,6 +26,10 @@
 //! | other | the table's | last, same checksum and operation | the stored reply |
 //! | other | the table's | anything else | ignore |
 //!
+//! The table lies in the store, in the framework's own space, so that checkpoints and state sync
+//! carry it: a record of fixed size for each session, and the body of its last reply beside it. In
+//! memory are the records alone.
+//!
 //! **Invariants:** a pure function of the committed log: the table changes when an entry is
 //! executed and at no other time; one entry touches one session, so `(op, index in the batch)` of
 //! the last executed entry orders sessions strictly, and the least is evicted; never more than
@@ -34,12 +38,13 @@
 //! **Not here:** requests that are gathered or prepared but not committed (the primary looks
 //! through those itself); queries, which have no session.
 
-use crate::store::Digest;
+use crate::store::{Digest, Direction, Stop, Store, TABLE_SYSTEM};
 use crate::wire::{
     Author, ClientId, EvictionReason, Header, Message, Op, Operation, Reply, Request,
 };
 use bytes::Bytes;
 use std::collections::BTreeMap;
+use std::ops::{Bound, ControlFlow};
 
 /// A reply as all replicas have it: without the view and the author, which are stamped when it is
 /// sent.
@@ -83,18 +88,6 @@ impl StoredReply {
         };
         Message::new(author, reply, &self.body)
     }
-
-    fn digest(&self, digest: &mut Digest) {
-        digest.u128(self.client.0);
-        digest.u64(self.session);
-        digest.u64(self.request);
-        digest.u64(self.op);
-        digest.u64(self.timestamp);
-        digest.u64(u64::from(self.request_checksum));
-        digest.u64(u64::from(self.result));
-        digest.u64(u64::from(self.operation as u8));
-        digest.bytes(&self.body);
-    }
 }
 
 /// What tells a request from every other.
@@ -122,7 +115,7 @@ impl RequestId {
 pub(super) enum Decision<'a> {
     Execute,
     /// It was executed before, with this reply.
-    Reply(&'a StoredReply),
+    Reply(&'a ReplyRecord),
     Evict(EvictionReason),
     Ignore(&'static str),
 }
@@ -136,14 +129,189 @@ pub(super) struct Sessions {
     by_age: BTreeMap<(Op, u32), ClientId>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Session {
     /// The reply to the register that opened it; its op is the session's number.
-    registered: StoredReply,
+    registered: ReplyRecord,
     /// The reply to the last request; at first the same.
-    last: StoredReply,
+    last: ReplyRecord,
     /// Op and index in the batch of the last entry that was executed.
     age: (Op, u32),
+}
+
+/// A stored reply without its body, which is in the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct ReplyRecord {
+    pub(super) client: ClientId,
+    session: u64,
+    request: u64,
+    pub(super) op: Op,
+    timestamp: u64,
+    pub(super) request_checksum: u32,
+    result: u32,
+    operation: Operation,
+    body_size: u32,
+}
+
+/// What an executed entry does to the table: first to the store, with whatever else the entry
+/// wrote, and when the store has taken it, to the memory.
+#[derive(Debug)]
+pub(super) struct Change {
+    /// The session that ends.
+    ended: Option<ClientId>,
+    /// The session as it is from now on, and the body of its last reply.
+    session: Option<(Session, Bytes)>,
+}
+
+/// In the framework's space of the store: the record of a client's session.
+const KEY_RECORD: u8 = 1;
+/// The body of the last reply in a client's session, if it has one.
+const KEY_BODY: u8 = 2;
+
+fn key(kind: u8, client: ClientId) -> [u8; 17] {
+    let mut key = [kind; 17];
+    // In the order of the numbers.
+    key[1..].copy_from_slice(&client.0.to_be_bytes());
+    key
+}
+
+impl ReplyRecord {
+    /// Bytes in the store.
+    const SIZE: usize = 48;
+
+    fn of(reply: &StoredReply) -> Self {
+        let StoredReply { client, session, request, op, timestamp, .. } = *reply;
+        Self {
+            client,
+            session,
+            request,
+            op,
+            timestamp,
+            request_checksum: reply.request_checksum,
+            result: reply.result,
+            operation: reply.operation,
+            body_size: u32::try_from(reply.body.len()).expect("bounded by the message size"),
+        }
+    }
+
+    /// The whole reply, its body read from the store.
+    ///
+    /// # Errors
+    /// [`Stop::Suspend`].
+    pub(super) fn load(&self, store: &Store) -> Result<StoredReply, Stop> {
+        let body = if self.body_size == 0 {
+            Bytes::new()
+        } else {
+            let body = store.table_get(TABLE_SYSTEM, &key(KEY_BODY, self.client))?;
+            body.expect("the body of a reply is stored with its record")
+        };
+        assert_eq!(body.len(), self.body_size as usize);
+        Ok(StoredReply {
+            client: self.client,
+            session: self.session,
+            request: self.request,
+            op: self.op,
+            timestamp: self.timestamp,
+            request_checksum: self.request_checksum,
+            result: self.result,
+            operation: self.operation,
+            body,
+        })
+    }
+
+    fn encode(&self) -> [u8; Self::SIZE] {
+        let mut bytes = [0; Self::SIZE];
+        bytes[0..8].copy_from_slice(&self.session.to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.request.to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.op.to_le_bytes());
+        bytes[24..32].copy_from_slice(&self.timestamp.to_le_bytes());
+        bytes[32..36].copy_from_slice(&self.request_checksum.to_le_bytes());
+        bytes[36..40].copy_from_slice(&self.result.to_le_bytes());
+        bytes[40..44].copy_from_slice(&self.body_size.to_le_bytes());
+        bytes[44] = self.operation as u8;
+        bytes
+    }
+
+    fn decode(client: ClientId, bytes: &[u8; Self::SIZE]) -> Self {
+        let u64_at = |at: usize| u64::from_le_bytes(*bytes[at..].first_chunk().expect("inside"));
+        let u32_at = |at: usize| u32::from_le_bytes(*bytes[at..].first_chunk().expect("inside"));
+        Self {
+            client,
+            session: u64_at(0),
+            request: u64_at(8),
+            op: u64_at(16),
+            timestamp: u64_at(24),
+            request_checksum: u32_at(32),
+            result: u32_at(36),
+            body_size: u32_at(40),
+            operation: Operation::from_code(bytes[44]).expect("written by this code"),
+        }
+    }
+
+    fn digest(&self, digest: &mut Digest) {
+        digest.u128(self.client.0);
+        digest.bytes(&self.encode());
+    }
+}
+
+impl Session {
+    const SIZE: usize = 2 * ReplyRecord::SIZE + 12;
+
+    fn client(&self) -> ClientId {
+        self.registered.client
+    }
+
+    fn encode(&self) -> [u8; Self::SIZE] {
+        let mut bytes = [0; Self::SIZE];
+        bytes[..ReplyRecord::SIZE].copy_from_slice(&self.registered.encode());
+        bytes[ReplyRecord::SIZE..2 * ReplyRecord::SIZE].copy_from_slice(&self.last.encode());
+        bytes[2 * ReplyRecord::SIZE..][..8].copy_from_slice(&self.age.0.to_le_bytes());
+        bytes[2 * ReplyRecord::SIZE + 8..].copy_from_slice(&self.age.1.to_le_bytes());
+        bytes
+    }
+
+    fn decode(client: ClientId, bytes: &[u8]) -> Self {
+        assert_eq!(bytes.len(), Self::SIZE);
+        let record = |at: usize| {
+            ReplyRecord::decode(client, bytes[at..].first_chunk().expect("the size is right"))
+        };
+        let age = &bytes[2 * ReplyRecord::SIZE..];
+        Self {
+            registered: record(0),
+            last: record(ReplyRecord::SIZE),
+            age: (
+                u64::from_le_bytes(*age.first_chunk().expect("the size is right")),
+                u32::from_le_bytes(*age[8..].first_chunk().expect("the size is right")),
+            ),
+        }
+    }
+}
+
+impl Change {
+    /// Into the store, with what the entry wrote.
+    ///
+    /// # Errors
+    /// [`Stop::Suspend`].
+    pub(super) fn write(&self, sessions: &Sessions, store: &mut Store) -> Result<(), Stop> {
+        let body_of = |client: &ClientId| {
+            sessions.by_client.get(client).map_or(0, |session| session.last.body_size)
+        };
+        if let Some(client) = &self.ended {
+            store.table_delete(TABLE_SYSTEM, &key(KEY_RECORD, *client))?;
+            if body_of(client) > 0 {
+                store.table_delete(TABLE_SYSTEM, &key(KEY_BODY, *client))?;
+            }
+        }
+        let Some((session, body)) = &self.session else { return Ok(()) };
+        let client = session.client();
+        store.table_put(TABLE_SYSTEM, &key(KEY_RECORD, client), &session.encode())?;
+        if !body.is_empty() {
+            store.table_put(TABLE_SYSTEM, &key(KEY_BODY, client), body)?;
+        } else if body_of(&client) > 0 {
+            store.table_delete(TABLE_SYSTEM, &key(KEY_BODY, client))?;
+        }
+        Ok(())
+    }
 }
 
 impl Sessions {
@@ -201,44 +369,77 @@ impl Sessions {
         }
     }
 
+    /// The table that is in the store.
+    ///
+    /// # Errors
+    /// [`Stop::Suspend`].
+    pub(super) fn load(clients_max: u32, store: &Store) -> Result<Self, Stop> {
+        let mut sessions = Self::new(clients_max);
+        let (start, end) = ([KEY_RECORD], [KEY_RECORD + 1]);
+        let range = (Bound::Included(&start[..]), Bound::Excluded(&end[..]));
+        store.table_scan(TABLE_SYSTEM, range.0, range.1, Direction::Forward, |key, value| {
+            let client = u128::from_be_bytes(*key[1..].first_chunk().expect("16 bytes"));
+            let session = Session::decode(ClientId(client), value);
+            sessions.by_age.insert(session.age, session.client());
+            sessions.by_client.insert(session.client(), session);
+            ControlFlow::Continue(())
+        })?;
+        sessions.invariants();
+        Ok(sessions)
+    }
+
+    /// Does to the memory what the store has taken.
+    pub(super) fn apply(&mut self, change: Change) {
+        let mut remove = |client: &ClientId| {
+            let session = self.by_client.remove(client)?;
+            let removed = self.by_age.remove(&session.age);
+            assert_eq!(removed, Some(*client));
+            Some(session)
+        };
+        if let Some(client) = &change.ended {
+            let session = remove(client);
+            assert!(session.is_some(), "a session that ends was there");
+        }
+        if let Some((session, _)) = change.session {
+            remove(&session.client());
+            assert!(self.age_max() < Some(session.age), "entries come in order");
+            self.by_age.insert(session.age, session.client());
+            self.by_client.insert(session.client(), session);
+        }
+        self.invariants();
+    }
+
     /// Opens a session with the reply to its register, entry `index` of its op. If the table is
     /// full, the longest unused session ends.
-    pub(super) fn register(&mut self, reply: StoredReply, index: u32) {
+    pub(super) fn register(&self, reply: &StoredReply, index: u32) -> Change {
         assert_eq!(reply.operation, Operation::Register);
         assert_eq!(reply.session, reply.op);
         assert!(reply.session > 0);
         assert!(reply.body.is_empty());
         assert!(!self.by_client.contains_key(&reply.client));
-        if self.count() == self.clients_max {
-            let (_, evicted) = self.by_age.pop_first().expect("a full table has sessions");
-            let session = self.by_client.remove(&evicted);
-            assert!(session.is_some());
-        }
+        let is_full = self.count() == self.clients_max;
+        let ended = self.by_age.values().next().copied().filter(|_| is_full);
+        assert_eq!(ended.is_some(), is_full);
         let age = (reply.op, index);
-        let client = reply.client;
         assert!(self.age_max() < Some(age), "entries come in order");
-        self.by_client.insert(client, Session { registered: reply.clone(), last: reply, age });
-        let same_age = self.by_age.insert(age, client);
-        assert_eq!(same_age, None);
-        self.invariants();
+        let registered = ReplyRecord::of(reply);
+        let session = Session { registered, last: registered, age };
+        Change { ended, session: Some((session, Bytes::new())) }
     }
 
     /// Keeps the reply to the request that [`Self::decide`] said to execute, entry `index` of its
     /// op.
-    pub(super) fn record(&mut self, reply: StoredReply, index: u32) {
+    pub(super) fn record(&self, reply: &StoredReply, index: u32) -> Change {
         assert!(matches!(reply.operation, Operation::Apply | Operation::Deregister));
         let age = (reply.op, index);
         assert!(self.age_max() < Some(age), "entries come in order");
-        let session = self.by_client.get_mut(&reply.client).expect("its request was executed");
-        assert_eq!(reply.session, session.registered.session);
+        let session = self.by_client.get(&reply.client).expect("its request was executed");
+        let registered = session.registered;
+        assert_eq!(reply.session, registered.session);
         assert_eq!(reply.request, session.last.request + 1);
-        assert!(reply.op > session.registered.op);
-        let client = self.by_age.remove(&session.age);
-        assert_eq!(client, Some(reply.client));
-        self.by_age.insert(age, reply.client);
-        session.age = age;
-        session.last = reply;
-        self.invariants();
+        assert!(reply.op > registered.op);
+        let session = Session { registered, last: ReplyRecord::of(reply), age };
+        Change { ended: None, session: Some((session, reply.body.clone())) }
     }
 
     /// The defect `table_at_prepare`: takes the number of a request that may yet be forgotten.
@@ -249,12 +450,9 @@ impl Sessions {
     }
 
     /// Closes the session of `client`.
-    pub(super) fn deregister(&mut self, client: ClientId) {
-        let session = self.by_client.remove(&client).expect("its request was executed");
-        let removed = self.by_age.remove(&session.age);
-        assert_eq!(removed, Some(client));
-        assert_eq!(session.registered.client, client);
-        self.invariants();
+    pub(super) fn deregister(&self, client: ClientId) -> Change {
+        assert!(self.by_client.contains_key(&client), "its request was executed");
+        Change { ended: Some(client), session: None }
     }
 
     pub(super) fn digest(&self, digest: &mut Digest) {
@@ -296,16 +494,17 @@ mod tests {
         let reason = EvictionReason::NoSession;
         assert_eq!(sessions.decide(&id(10, 1, 0)), Decision::Evict(reason));
         assert_eq!(sessions.decide(&register_id(CLIENT)), Decision::Execute);
-        sessions.register(register_reply(CLIENT, 10), 0);
-        sessions.record(reply(CLIENT, 10, 1, 11), 0);
-        sessions.record(reply(CLIENT, 10, 2, 12), 0);
+        register(&mut sessions, CLIENT, 10, 0);
+        record(&mut sessions, CLIENT, 1, 11);
+        record(&mut sessions, CLIENT, 2, 12);
 
-        let registered = register_reply(CLIENT, 10);
+        let registered = ReplyRecord::of(&register_reply(CLIENT, 10));
         assert_eq!(sessions.decide(&register_id(CLIENT)), Decision::Reply(&registered));
         let too_low = Decision::Evict(EvictionReason::SessionTooLow);
         assert_eq!(sessions.decide(&id(9, 3, 0)), too_low);
         assert!(matches!(sessions.decide(&id(11, 3, 0)), Decision::Ignore(_)));
-        assert_eq!(sessions.decide(&id(10, 2, 2)), Decision::Reply(&reply(CLIENT, 10, 2, 12)));
+        let last = ReplyRecord::of(&reply(CLIENT, 10, 2, 12));
+        assert_eq!(sessions.decide(&id(10, 2, 2)), Decision::Reply(&last));
         assert!(matches!(sessions.decide(&id(10, 2, 3)), Decision::Ignore(_)));
         let other = RequestId { operation: Operation::Deregister, ..id(10, 2, 2) };
         assert!(matches!(sessions.decide(&other), Decision::Ignore(_)));
@@ -318,12 +517,12 @@ mod tests {
     #[test]
     fn deregister_makes_room_and_forgets() {
         let mut sessions = Sessions::new(1);
-        sessions.register(register_reply(CLIENT, 10), 0);
-        sessions.deregister(CLIENT);
+        register(&mut sessions, CLIENT, 10, 0);
+        sessions.apply(sessions.deregister(CLIENT));
         assert_eq!(sessions.count(), 0);
         let no_session = Decision::Evict(EvictionReason::NoSession);
         assert_eq!(sessions.decide(&id(10, 1, 0)), no_session);
-        sessions.register(register_reply(CLIENT, 11), 0);
+        register(&mut sessions, CLIENT, 11, 0);
         let too_low = Decision::Evict(EvictionReason::SessionTooLow);
         assert_eq!(sessions.decide(&id(10, 1, 0)), too_low);
     }
@@ -333,14 +532,14 @@ mod tests {
         let mut sessions = Sessions::new(3);
         let [a, b, c, d, e] = [1, 2, 3, 4, 5].map(ClientId);
         // Within one op the index in the batch decides.
-        sessions.register(register_reply(b, 10), 0);
-        sessions.register(register_reply(a, 10), 1);
-        sessions.register(register_reply(c, 10), 2);
-        sessions.record(reply(b, 10, 1, 11), 0);
-        sessions.register(register_reply(d, 12), 0);
+        register(&mut sessions, b, 10, 0);
+        register(&mut sessions, a, 10, 1);
+        register(&mut sessions, c, 10, 2);
+        record(&mut sessions, b, 1, 11);
+        register(&mut sessions, d, 12, 0);
         assert_eq!(clients(&sessions), [b, c, d]);
-        sessions.record(reply(c, 10, 1, 13), 0);
-        sessions.register(register_reply(e, 14), 0);
+        record(&mut sessions, c, 1, 13);
+        register(&mut sessions, e, 14, 0);
         assert_eq!(clients(&sessions), [c, d, e]);
         assert_eq!(sessions.count(), 3);
     }
@@ -373,6 +572,49 @@ mod tests {
             operation: Operation::Apply as u8,
         };
         assert_eq!(command, expected);
+    }
+
+    fn register(sessions: &mut Sessions, client: ClientId, op: Op, index: u32) {
+        sessions.apply(sessions.register(&register_reply(client, op), index));
+    }
+
+    /// In a session that was registered in op 10.
+    fn record(sessions: &mut Sessions, client: ClientId, request: u64, op: Op) {
+        sessions.apply(sessions.record(&reply(client, 10, request, op), 0));
+    }
+
+    #[test]
+    fn what_is_in_the_store_is_the_table() {
+        let mut sessions = Sessions::new(2);
+        let mut store = Store::new();
+        let [a, b, c] = [1, 2, 3].map(ClientId);
+        let mut change = |sessions: &mut Sessions, change: Change| {
+            change.write(sessions, &mut store).unwrap();
+            store.commit_overlay().unwrap();
+            sessions.apply(change);
+            let loaded = Sessions::load(2, &store).unwrap();
+            assert_eq!(loaded.by_client, sessions.by_client);
+            assert_eq!(loaded.by_age, sessions.by_age);
+            [a, c].map(|client| store.table_get(TABLE_SYSTEM, &key(KEY_BODY, client)).unwrap())
+        };
+        for (op, client) in [(10, a), (11, b)] {
+            let next = sessions.register(&register_reply(client, op), 0);
+            change(&mut sessions, next);
+        }
+        let body = Bytes::from_static(b"body");
+        let next = sessions.record(&StoredReply { body, ..reply(a, 10, 1, 12) }, 3);
+        let bodies = change(&mut sessions, next);
+        assert_eq!(bodies, [Some(Bytes::from_static(b"body")), None]);
+        let next = sessions.register(&register_reply(c, 13), 0);
+        change(&mut sessions, next);
+        assert_eq!(clients(&sessions), [a, c]);
+        let next = sessions.record(&reply(c, 13, 1, 14), 0);
+        change(&mut sessions, next);
+        let next = sessions.record(&reply(a, 10, 2, 15), 0);
+        assert_eq!(change(&mut sessions, next), [None, None], "replaced by an empty one");
+        let next = sessions.deregister(a);
+        change(&mut sessions, next);
+        assert_eq!(clients(&sessions), [c]);
     }
 
     fn clients(sessions: &Sessions) -> Vec<ClientId> {

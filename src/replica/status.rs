@@ -13,7 +13,7 @@ impl Replica {
 
     fn status_report(&self, sessions_count: u32) -> StatusReport {
         let offset = self.clock.offset(self.now.monotonic, self.now.realtime);
-        let op_checkpoint = self.superblock.state().op_checkpoint;
+        let op_checkpoint = self.superblock.state().op_checkpoint();
         let log_end = self.geometry.op_prepare_ok_max(op_checkpoint);
         StatusReport {
             replica: self.replica,

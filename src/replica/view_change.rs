@@ -231,7 +231,7 @@ impl Replica {
             op: log.set.op,
             commit_min: self.commit_min,
             commit_max: log.commit_max,
-            checkpoint_op: self.superblock.state().op_checkpoint,
+            checkpoint_op: self.superblock.state().op_checkpoint(),
             log_view: log.log_view,
             present: log.present,
             nack: log.nack,
@@ -346,12 +346,21 @@ impl Replica {
                      few are certain that it was never acknowledged: the cluster cannot go on"
                 );
             }
+            Selection::Complete { op, .. } if !self.may_lead(op) => {
+                log::info!("{self}: view change: too far behind to lead, voting for the next view");
+                self.vote(effects);
+            }
             Selection::Complete { op, commit_max, headers } => {
                 self.primary_install(op, commit_max, &headers, table);
                 self.persist(effects);
                 self.repair_headers(effects);
             }
         }
+    }
+
+    /// Whether this replica can be the primary of a log with head `op`.
+    fn may_lead(&self, op: Op) -> bool {
+        !self.is_syncing() && op <= self.geometry.op_prepare_max(self.op_checkpoint())
     }
 
     fn primary_install(
@@ -392,13 +401,17 @@ impl Replica {
         self.cache.retain(|cached, _| *cached <= op);
         self.op = op;
         for header in headers.iter().rev().flatten() {
+            if header.op() < self.op_checkpoint() {
+                continue; // Its slot may be wanted for an op a lap later.
+            }
             let current = self.journal.header(header.op()).map(Header::id);
             if current == Some(header.id()) {
                 continue;
             }
             if header.op() <= self.commit_min {
-                // Executed: then it is the same, and only damaged here.
-                assert!(current.is_none(), "an executed op is never replaced");
+                // Executed: then it is the same, and only damaged here. Or not by this replica.
+                let taken_over = header.op() == self.op_checkpoint() && self.is_syncing();
+                assert!(current.is_none() || taken_over, "an executed op is never replaced");
             }
             self.journal.insert_header(header);
         }
@@ -408,8 +421,7 @@ impl Replica {
             journal.header(*cached).is_some_and(|header| header.id() == id)
         });
         self.prepares_wanted.clear();
-        self.chain_min = op;
-        self.extend_chain();
+        self.begin_chain();
         assert!(self.journal.header(self.op).is_some(), "the head is known");
         assert!(self.commit_min <= self.commit_max);
     }
@@ -421,6 +433,9 @@ impl Replica {
         }
         if self.commit_min < self.commit_max || self.chain_min > self.commit_max + 1 {
             return;
+        }
+        if self.is_loading() {
+            return; // The sessions say nothing yet.
         }
         let missing: Vec<_> = self
             .pipeline
@@ -446,6 +461,7 @@ impl Replica {
         assert!(self.may_vote());
         assert!(self.pipeline.iter().all(|in_flight| self.cached(&in_flight.id)));
         assert!(self.gathered.is_empty());
+        assert!(!self.is_loading(), "the sessions are those of the checkpoint");
         self.selected = false;
         self.status = Status::Normal;
         self.view_op = self.op;
@@ -485,7 +501,7 @@ impl Replica {
         let command = StartView {
             op: set.op,
             commit_max: self.commit_max,
-            checkpoint_op: self.superblock.state().op_checkpoint,
+            checkpoint: self.checkpoint_offered(),
             nonce,
         };
         Message::new(&self.author(), command, &set.encode())
@@ -564,9 +580,16 @@ impl Replica {
         if self.ignore_start_view(header) {
             return;
         }
-        let op_checkpoint = self.superblock.state().op_checkpoint;
+        if command.op < self.commit_max {
+            return self.ignore("on_start_view", "it ends below what is committed");
+        }
+        let sync = self.wants_sync(&command);
+        let op_checkpoint = if sync { command.checkpoint.op } else { self.op_checkpoint() };
         if command.op > self.geometry.op_prepare_max(op_checkpoint) {
             return self.ignore("on_start_view", "its head has no room in the journal");
+        }
+        if sync {
+            self.begin_sync(&command);
         }
         self.backup_install(header, set, effects);
     }
@@ -588,7 +611,7 @@ impl Replica {
                 !fresh
             }
             Status::Normal => {
-                if command.op <= self.op && self.is_born() {
+                if command.op <= self.op && self.is_born() && !self.wants_sync(command) {
                     self.ignore("on_start_view", "nothing new");
                     return true;
                 }
@@ -606,9 +629,7 @@ impl Replica {
         effects: &mut Effects,
     ) {
         let command = header.command;
-        if command.op < self.commit_max {
-            return self.ignore("on_start_view", "it ends below what is committed");
-        }
+        assert!(command.op >= self.commit_max);
         log::info!(
             "{self}: start_view: view {}, head {}, committed {}",
             header.view,

@@ -19,8 +19,11 @@
 //!
 //! **Not here:** decisions. The protocol is the replica's, what a request does the executor's.
 
+mod blocks;
 mod opening;
 mod requests;
+
+use blocks::Blocks;
 
 use crate::bus::{BusConfig, Identity, MessageBus, Peer, Received};
 use crate::constants::TICK_NS;
@@ -36,6 +39,7 @@ use crate::wire::{
 };
 use requests::Forwarded;
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -53,6 +57,10 @@ pub struct ServerConfig {
     pub addresses: Vec<SocketAddr>,
     /// Where this one listens, if not at its own address in `addresses`.
     pub listen: Option<SocketAddr>,
+    /// Bytes of the store's blocks in memory, more or less.
+    pub cache_size: u64,
+    /// Bytes that the data file may grow to.
+    pub size_limit: u64,
 }
 
 /// How a turn ended.
@@ -69,6 +77,7 @@ pub enum Turn {
 pub struct Server<S: StateMachine> {
     replica: Replica,
     executor: Executor<S>,
+    blocks: Blocks,
     bus: MessageBus,
     file: FileId,
     address: SocketAddr,
@@ -111,7 +120,15 @@ impl<S: StateMachine> Server<S> {
         let mut prng = Prng::from_seed(io.entropy());
         let (file, opened) = opening::open(io, &config)?;
         let state = opened.superblock.state();
-        let executor = Executor::new(state_machine, &state.geometry);
+        let file_size = io.file_size(file).map_err(|error| opening::fatal_size(&config, &error))?;
+        let store_options = crate::store::Options {
+            cluster: state.cluster,
+            geometry: state.geometry,
+            cache_size: config.cache_size,
+            file_size,
+            size_limit: config.size_limit,
+        };
+        let executor = Executor::open(state_machine, &store_options);
         let bus_config = BusConfig::new(
             Identity::Replica(state.replica),
             state.cluster,
@@ -135,6 +152,7 @@ impl<S: StateMachine> Server<S> {
         let mut server = Self {
             replica,
             executor,
+            blocks: Blocks::default(),
             bus,
             file,
             address,
@@ -150,7 +168,7 @@ impl<S: StateMachine> Server<S> {
         };
         server.drain(io, &mut ())?;
         // Nothing is executed before its prepare was read, so no observer misses anything.
-        assert_eq!(server.executor.op(), 0);
+        assert_eq!(server.executor.op(), server.replica.commit_min());
         Ok(server)
     }
 
@@ -167,6 +185,11 @@ impl<S: StateMachine> Server<S> {
     /// The sessions and the store.
     pub fn executor(&self) -> &Executor<S> {
         &self.executor
+    }
+
+    /// The same, for whoever looks deeper than a client can.
+    pub fn executor_mut(&mut self) -> &mut Executor<S> {
+        &mut self.executor
     }
 
     /// Runs until the process is asked to end.
@@ -233,11 +256,13 @@ impl<S: StateMachine> Server<S> {
         if now.monotonic >= self.tick_next {
             self.replica.on_tick(&mut self.effects);
             self.drain(io, observer)?;
+            self.blocks_tick()?;
             self.bus.tick(io);
             self.tick_next = (self.tick_next + TICK_NS).max(now.monotonic + TICK_NS / 2);
         }
         self.replica.on_turn_end(&mut self.effects);
         self.drain(io, observer)?;
+        self.blocks_turn_end(io, observer)?;
         self.bus.pause_clients(self.replica.is_gathering_full());
         self.bus.flush(io);
         Ok(turn)
@@ -256,12 +281,26 @@ impl<S: StateMachine> Server<S> {
             Event::ReadDone { token, buffer, unreadable } => {
                 let token = self.tokens.remove(&token).expect("a read that was begun");
                 let result = ReadResult { buffer, unreadable };
-                self.replica.on_read_done(token, result, &mut self.effects);
+                if matches!(token, Token::ReadBlock { .. }) {
+                    self.executor.store_mut().on_read_done(token, result);
+                } else {
+                    self.replica.on_read_done(token, result, &mut self.effects);
+                }
             }
             Event::WriteDone { token, result } => {
                 let token = self.tokens.remove(&token).expect("a write that was begun");
-                result.map_err(|error| opening::fatal_write(&error))?;
-                self.replica.on_write_done(token, &mut self.effects);
+                match result {
+                    Err(error)
+                        if token == Token::GrowGrid && error.kind() == ErrorKind::StorageFull =>
+                    {
+                        self.executor.store_mut().on_growth_failed();
+                    }
+                    Err(error) => return Err(opening::fatal_write(&error)),
+                    Ok(()) if matches!(token, Token::WriteBlock { .. } | Token::GrowGrid) => {
+                        self.executor.store_mut().on_write_done(token);
+                    }
+                    Ok(()) => self.replica.on_write_done(token, &mut self.effects),
+                }
             }
             Event::Terminate => log::info!("{}: asked to end", self.replica),
         }
@@ -284,6 +323,8 @@ impl<S: StateMachine> Server<S> {
             _ if matches!(peer, Some(Peer::Client(_))) => {
                 log::debug!("{}: ignoring {} of a client", self.replica, header.command.name());
             }
+            Command::RequestBlocks(_) => self.on_request_blocks(message),
+            Command::Block(_) => self.on_block(message),
             _ => self.replica.on_message(message, &mut self.effects),
         }
     }
@@ -310,6 +351,14 @@ impl<S: StateMachine> Server<S> {
             for (client, message) in self.effects.client_sends.drain(..) {
                 let _ = self.bus.send(Peer::Client(client), &message);
             }
+            if self.effects.checkpoint_durable.take().is_some() {
+                self.executor.store_mut().on_checkpoint_durable();
+            }
+            if let Some(load) = self.effects.load.take() {
+                self.blocks.suspended = None;
+                self.replies.clear();
+                self.executor.load(&load);
+            }
             if let Some(prepare) = self.effects.commit.take() {
                 self.execute(&prepare, observer);
             }
@@ -319,12 +368,13 @@ impl<S: StateMachine> Server<S> {
 
     fn execute<O: Observer<S>>(&mut self, prepare: &Message, observer: &mut O) {
         let op = prepare.prepare_header().op();
-        assert!(self.replies.is_empty());
+        assert!(self.blocks.suspended.is_none());
         let is_reversed = defect!("batch_reversed") && self.replica.replica() == ReplicaIndex(1);
         let reversed = is_reversed.then(|| reversed(prepare));
-        match self.executor.commit(reversed.as_ref().unwrap_or(prepare), &mut self.replies) {
-            CommitOutcome::Done => {}
-            CommitOutcome::Suspended => panic!("a store in memory never suspends"),
+        let executed = reversed.as_ref().unwrap_or(prepare);
+        if self.executor.commit(executed, &mut self.replies) == CommitOutcome::Suspended {
+            self.blocks.suspended = Some(prepare.clone());
+            return;
         }
         assert_eq!(self.executor.op(), op);
         observer.on_commit(prepare, &self.executor);

@@ -21,15 +21,18 @@ pub(super) fn open<I: IO>(io: &mut I, config: &ServerConfig) -> Result<(FileId, 
     let file = io
         .open_file(path, OpenMode::Existing)
         .map_err(|error| fatal_open(path, &error, &format_command(config)))?;
-    let size = io.file_size(file).map_err(|error| {
-        Fatal::new(
-            FatalKind::OperatingSystem,
-            format!("{}: cannot tell the size of the data file: {error}", path.display()),
-        )
-    })?;
+    let size = io.file_size(file).map_err(|error| fatal_size(config, &error))?;
     let opened = read(io, file, size, config)
         .map_err(|fatal| Fatal::new(fatal.kind, format!("{}: {}", path.display(), fatal.text)))?;
     Ok((file, opened))
+}
+
+pub(super) fn fatal_size(config: &ServerConfig, error: &std::io::Error) -> Fatal {
+    let path = config.path.display();
+    Fatal::new(
+        FatalKind::OperatingSystem,
+        format!("{path}: cannot tell the size of the data file: {error}"),
+    )
 }
 
 fn read<I: IO>(

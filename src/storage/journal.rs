@@ -272,7 +272,6 @@ impl Journal {
     /// In place of another prepare of the same op it is a truncation of that one, with its rule.
     pub fn insert_header(&mut self, header: &Header<Prepare>) {
         let op = header.op();
-        assert!(op >= self.op_checkpoint, "op {op} below checkpoint {}", self.op_checkpoint);
         assert!(op <= self.op_prepare_max(), "op {op} above {}", self.op_prepare_max());
         assert_eq!(header.cluster, self.cluster);
         assert!(header.size <= self.layout.geometry.message_size);
@@ -285,6 +284,7 @@ impl Journal {
             let replaced = ours.op() == op;
             self.drop_header(slot, replaced);
         }
+        assert!(op >= self.op_checkpoint, "op {op} below checkpoint {}", self.op_checkpoint);
         let root = Header::root(self.cluster);
         let place = self.slot_mut(slot);
         place.header = Some(*header);

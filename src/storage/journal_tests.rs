@@ -7,7 +7,7 @@ use crate::stdx::{Prng, Ratio};
 use crate::storage::superblock::superblock_zone;
 use crate::storage::test_disk::{Completion, TestDisk};
 use crate::storage::{Geometry, Opened, SuperblockState};
-use crate::wire::{Author, ReplicaIndex, View};
+use crate::wire::{Author, BlockRef, ReplicaIndex, View};
 
 const CLUSTER: ClusterId = ClusterId(5);
 
@@ -398,7 +398,7 @@ impl World {
     }
 
     fn checkpoint(&self) -> Op {
-        self.superblock.op_checkpoint
+        self.superblock.op_checkpoint()
     }
 
     /// The superblock's own crashes are its own tests' affair: here it is durable at once.
@@ -452,7 +452,8 @@ impl World {
     fn checkpoint_forward(&mut self) {
         let next = self.checkpoint() + 32;
         if next <= self.head() && (1..=next).all(|op| self.is_clean_or_older(op)) {
-            self.superblock.op_checkpoint = next;
+            self.superblock.checkpoint = BlockRef { op: next, ..BlockRef::NONE };
+            self.superblock.op_complete = next;
             self.superblock.commit_max = self.superblock.commit_max.max(next);
             self.write_superblock();
             self.journal.set_checkpoint(next);

@@ -81,6 +81,30 @@ impl Geometry {
         u64::from(self.journal_slots) / 2
     }
 
+    /// How far the log may go on while a checkpoint is written behind, X = I − P.
+    pub fn write_behind_window(&self) -> u64 {
+        self.checkpoint_interval() - u64::from(self.pipeline)
+    }
+
+    /// Whether the state is frozen when `op` has been executed.
+    pub fn is_checkpoint(&self, op: crate::wire::Op) -> bool {
+        op > 0 && op.is_multiple_of(self.checkpoint_interval())
+    }
+
+    /// Whether, with `commit_max` committed, the checkpoint of `op` is complete on a replication
+    /// quorum: nobody acknowledges an op above K + X without the checkpoint of K.
+    pub fn is_proven(&self, op: crate::wire::Op, commit_max: crate::wire::Op) -> bool {
+        assert!(op.is_multiple_of(self.checkpoint_interval()));
+        op == 0 || commit_max > op + self.write_behind_window()
+    }
+
+    /// The checkpoint whose id the prepare of `op` carries: of the largest k·I with k·I + I < op.
+    pub fn checkpoint_named_by(&self, op: crate::wire::Op) -> crate::wire::Op {
+        assert!(op > 0);
+        let interval = self.checkpoint_interval();
+        ((op - 1) / interval).saturating_sub(1) * interval
+    }
+
     /// The highest op that may be written to the journal on top of checkpoint `op_checkpoint`.
     pub fn op_prepare_max(&self, op_checkpoint: crate::wire::Op) -> crate::wire::Op {
         op_checkpoint + u64::from(self.journal_slots)

@@ -14,7 +14,9 @@
 //!
 //! **Not here:** files, threads, time; what a prepare means.
 
+pub mod block;
 pub mod format;
+pub mod free_set;
 pub mod journal;
 pub mod layout;
 pub mod opening;
@@ -22,7 +24,7 @@ pub mod recovery;
 pub mod slot;
 pub mod superblock;
 #[cfg(test)]
-mod test_disk;
+pub(crate) mod test_disk;
 
 use crate::stdx::AlignedBuffer;
 use crate::wire::Op;
@@ -30,6 +32,7 @@ use bytes::Bytes;
 use std::ops::Range;
 
 pub use format::Format;
+pub use free_set::FreeSet;
 pub use journal::Journal;
 pub use layout::{Geometry, Layout};
 pub use opening::{Opened, Opening};
@@ -70,6 +73,18 @@ pub enum Token {
         /// A running number.
         id: u32,
     },
+    /// Write of one or more blocks of the grid.
+    WriteBlock {
+        /// A running number.
+        id: u32,
+    },
+    /// Read of a block of the grid.
+    ReadBlock {
+        /// A running number.
+        id: u32,
+    },
+    /// Write of zeros beyond the end of the grid. The one write that may fail, for want of space.
+    GrowGrid,
 }
 
 /// A demand on the data file.

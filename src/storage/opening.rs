@@ -292,7 +292,7 @@ impl Opening {
         assert!(self.queue.is_empty());
         let layout = self.layout();
         let op_checkpoint =
-            self.superblock.as_ref().expect("it was selected").state().op_checkpoint;
+            self.superblock.as_ref().expect("it was selected").state().op_checkpoint();
         for (index, stored) in (0..).zip(&self.stored) {
             let Stored::Prepare { header, whole: false } = stored else { continue };
             let same = self.entries[index as usize] == Some(Redundant::Header(*header));
@@ -385,7 +385,7 @@ impl Opening {
         let frame = Frame {
             cluster: state.cluster,
             geometry: state.geometry,
-            op_checkpoint: state.op_checkpoint,
+            op_checkpoint: state.op_checkpoint(),
             op_head: state.head.op,
             log_view: state.log_view,
         };

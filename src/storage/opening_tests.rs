@@ -5,7 +5,7 @@ use crate::constants::HEADER_SIZE;
 use crate::storage::superblock::superblock_zone;
 use crate::storage::test_disk::{Completion, TestDisk};
 use crate::storage::{Geometry, SuperblockState};
-use crate::wire::{Author, ClusterId, Message, ReplicaIndex, View};
+use crate::wire::{Author, BlockRef, ClusterId, Message, ReplicaIndex, View};
 
 const CLUSTER: ClusterId = ClusterId(6);
 const BODY_SIZE: usize = 100_000;
@@ -78,7 +78,12 @@ fn a_lone_replica_names_what_is_damaged() {
 #[test]
 fn bodies_up_to_the_checkpoint_are_not_read() {
     let (mut disk, messages) = disk_with_ops(3, 40);
-    let checkpointed = SuperblockState { op_checkpoint: 32, commit_max: 32, ..state(3) };
+    let checkpointed = SuperblockState {
+        checkpoint: BlockRef { op: 32, ..BlockRef::NONE },
+        op_complete: 32,
+        commit_max: 32,
+        ..state(3)
+    };
     let zone = superblock_zone(&checkpointed);
     disk.bytes[..zone.len()].copy_from_slice(zone.as_ref());
     disk.rot(last_sector(7));
@@ -99,7 +104,12 @@ fn bodies_up_to_the_checkpoint_are_not_read() {
 #[test]
 fn a_body_without_its_very_header_is_verified_below_the_checkpoint_too() {
     let (mut disk, messages) = disk_with_ops(3, 40);
-    let checkpointed = SuperblockState { op_checkpoint: 32, commit_max: 32, ..state(3) };
+    let checkpointed = SuperblockState {
+        checkpoint: BlockRef { op: 32, ..BlockRef::NONE },
+        op_complete: 32,
+        commit_max: 32,
+        ..state(3)
+    };
     let zone = superblock_zone(&checkpointed);
     disk.bytes[..zone.len()].copy_from_slice(zone.as_ref());
     let entry = Layout::new(checkpointed.geometry).headers_offset(0) + 7 * u64::from(HEADER_SIZE);

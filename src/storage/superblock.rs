@@ -39,7 +39,9 @@ use super::{ReadResult, Request, Token};
 use crate::constants::{HEADER_SIZE, PIPELINE_MAX, PROTOCOL, REPLICAS_MAX};
 use crate::fatal::{Fatal, FatalKind};
 use crate::stdx::{AlignedBuffer, is_zero};
-use crate::wire::{ClusterId, Header, HeaderSet, IncarnationTable, Op, ReplicaIndex, View};
+use crate::wire::{
+    BlockRef, ClusterId, Header, HeaderSet, IncarnationTable, Op, ReplicaIndex, View,
+};
 
 /// The version of the data file. Another one is refused by name.
 pub const DATA_FILE_VERSION: u16 = 1;
@@ -57,7 +59,7 @@ const COPY_OFFSET: usize = 4;
 /// The first byte that the checksum covers.
 const CHECKED_OFFSET: usize = 8;
 /// Where the fields end and zeros begin.
-const FIELDS_END: usize = 116;
+const FIELDS_END: usize = 152;
 /// Where the head lies.
 const HEAD_OFFSET: usize = 4096;
 /// Room for the head: the table and a header for each prepare in flight and two more.
@@ -89,8 +91,13 @@ pub struct SuperblockState {
     pub log_view: View,
     /// An op that is known to be committed.
     pub commit_max: Op,
-    /// The op of the newest checkpoint.
-    pub op_checkpoint: Op,
+    /// The root of the newest checkpoint; its op is where the log begins that has to be kept.
+    pub checkpoint: BlockRef,
+    /// The root of the checkpoint before it, which peers may still want.
+    pub checkpoint_previous: BlockRef,
+    /// The newest checkpoint of which all blocks were here once. Below `checkpoint` while that one
+    /// is being fetched from peers, else its op.
+    pub op_complete: Op,
     /// The table of incarnations, and the headers of the last `do_view_change` (`log_view` <
     /// `view`) or `start_view` (equal). At format: the root's header and an empty table.
     pub head: HeaderSet,
@@ -115,7 +122,9 @@ impl SuperblockState {
             view: View(0),
             log_view: View(0),
             commit_max: 0,
-            op_checkpoint: 0,
+            checkpoint: BlockRef::NONE,
+            checkpoint_previous: BlockRef::NONE,
+            op_complete: 0,
             head: HeaderSet {
                 table: IncarnationTable::default(),
                 op: 0,
@@ -143,6 +152,9 @@ impl SuperblockState {
         if self.log_view > self.view {
             return Some(format!("log view {} above view {}", self.log_view, self.view));
         }
+        if let Some(reason) = self.checkpoints_invalid() {
+            return Some(reason);
+        }
         let head = &self.head;
         if !head.headers.iter().flatten().all(|header| header.cluster == self.cluster) {
             return Some("headers of another cluster".to_owned());
@@ -150,6 +162,34 @@ impl SuperblockState {
         let size = IncarnationTable::SIZE + head.headers.len() * HEADER_SIZE as usize;
         if size > HEAD_SIZE_MAX {
             return Some(format!("{} headers do not fit", head.headers.len()));
+        }
+        None
+    }
+
+    /// The op of the newest checkpoint; 0 without one.
+    pub fn op_checkpoint(&self) -> Op {
+        self.checkpoint.op
+    }
+
+    /// Whether blocks of the newest checkpoint are still to be fetched from peers.
+    pub fn is_syncing(&self) -> bool {
+        self.op_complete < self.checkpoint.op
+    }
+
+    fn checkpoints_invalid(&self) -> Option<String> {
+        let (new, old) = (self.checkpoint, self.checkpoint_previous);
+        let interval = self.geometry.checkpoint_interval();
+        if !new.op.is_multiple_of(interval) || !old.op.is_multiple_of(interval) {
+            return Some(format!("checkpoints of op {} and {}, every {interval}", new.op, old.op));
+        }
+        if old.op >= new.op && new.op > 0 || new.op == 0 && old != BlockRef::NONE {
+            return Some(format!("a checkpoint of op {} before that of {}", old.op, new.op));
+        }
+        if new.op == 0 && new != BlockRef::NONE || old.op == 0 && old != BlockRef::NONE {
+            return Some("a checkpoint of no op".to_owned());
+        }
+        if self.op_complete > new.op || self.commit_max < new.op {
+            return Some(format!("checkpoint {} of commit {}", new.op, self.commit_max));
         }
         None
     }
@@ -165,7 +205,11 @@ impl SuperblockState {
         assert!(self.view <= next.view, "view {} after {}", next.view, self.view);
         assert!(self.log_view <= next.log_view, "{} after {}", next.log_view, self.log_view);
         assert!(self.commit_max <= next.commit_max, "{} < {}", next.commit_max, self.commit_max);
-        assert!(self.op_checkpoint <= next.op_checkpoint);
+        assert!(self.op_checkpoint() <= next.op_checkpoint());
+        assert!(self.op_complete <= next.op_complete);
+        if self.op_checkpoint() == next.op_checkpoint() {
+            assert_eq!(self.checkpoint, next.checkpoint, "one checkpoint for one op");
+        }
     }
 }
 
@@ -217,7 +261,7 @@ impl SuperblockCopy {
         put(32, &state.cluster.0.to_le_bytes());
         put(48, &state.incarnation.to_le_bytes());
         put(56, &state.commit_max.to_le_bytes());
-        put(64, &state.op_checkpoint.to_le_bytes());
+        put(64, &state.op_complete.to_le_bytes());
         put(72, &state.view.0.to_le_bytes());
         put(76, &state.log_view.0.to_le_bytes());
         put(80, &parent.to_le_bytes());
@@ -227,6 +271,8 @@ impl SuperblockCopy {
         put(96, &state.geometry.block_size.to_le_bytes());
         put(100, &state.geometry.pipeline.to_le_bytes());
         put(104, &state.geometry.clients_max.to_le_bytes());
+        put(112, &state.checkpoint.encode());
+        put(132, &state.checkpoint_previous.encode());
         put(HEAD_OFFSET, &head);
         let checksum = crc32c::crc32c(&bytes[CHECKED_OFFSET..]);
         bytes[0..4].copy_from_slice(&checksum.to_le_bytes());
@@ -242,6 +288,7 @@ impl SuperblockCopy {
         let u16_at = |at: usize| u16::from_le_bytes(*bytes[at..].first_chunk().expect("inside"));
         let u32_at = |at: usize| u32::from_le_bytes(*bytes[at..].first_chunk().expect("inside"));
         let u64_at = |at: usize| u64::from_le_bytes(*bytes[at..].first_chunk().expect("inside"));
+        let block_ref_at = |at: usize| BlockRef::decode(bytes[at..].first_chunk().expect("inside"));
         if bytes[8..16] != MAGIC {
             return Err(CopyInvalid::Magic);
         }
@@ -259,7 +306,7 @@ impl SuperblockCopy {
             return Err(CopyInvalid::Misdirected(bytes[COPY_OFFSET]));
         }
         let head_end = HEAD_OFFSET + u32_at(84) as usize;
-        let zeros = [5..8, 22..24, 108..FIELDS_END, FIELDS_END..HEAD_OFFSET];
+        let zeros = [5..8, 22..24, 108..112, FIELDS_END..HEAD_OFFSET];
         if head_end > HEAD_OFFSET + HEAD_SIZE_MAX
             || !zeros.into_iter().all(|range| is_zero(&bytes[range]))
             || !is_zero(&bytes[head_end..])
@@ -284,7 +331,9 @@ impl SuperblockCopy {
             view: View(u32_at(72)),
             log_view: View(u32_at(76)),
             commit_max: u64_at(56),
-            op_checkpoint: u64_at(64),
+            checkpoint: block_ref_at(112),
+            checkpoint_previous: block_ref_at(132),
+            op_complete: u64_at(64),
             head,
         };
         if state.invalid().is_some() {

@@ -12,23 +12,23 @@ use std::collections::BTreeSet;
 const TEAR_SIZE: usize = 512;
 
 #[derive(Debug)]
-pub(super) struct TestDisk {
-    pub(super) bytes: Vec<u8>,
-    pub(super) pending: Vec<Request>,
-    pub(super) unreadable: BTreeSet<u64>,
-    pub(super) prng: Prng,
-    pub(super) writes_count: u64,
-    pub(super) reads_max: usize,
+pub(crate) struct TestDisk {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) pending: Vec<Request>,
+    pub(crate) unreadable: BTreeSet<u64>,
+    pub(crate) prng: Prng,
+    pub(crate) writes_count: u64,
+    pub(crate) reads_max: usize,
 }
 
 #[derive(Debug)]
-pub(super) enum Completion {
+pub(crate) enum Completion {
     Write(Token),
     Read(Token, ReadResult),
 }
 
 impl TestDisk {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self {
             bytes: Vec::new(),
             pending: Vec::new(),
@@ -40,7 +40,7 @@ impl TestDisk {
     }
 
     /// A freshly formatted data file.
-    pub(super) fn formatted(state: &SuperblockState) -> Self {
+    pub(crate) fn formatted(state: &SuperblockState) -> Self {
         let mut disk = Self::new(0);
         let mut format = Format::new(state);
         let mut requests = Vec::new();
@@ -55,7 +55,7 @@ impl TestDisk {
         disk
     }
 
-    pub(super) fn submit(&mut self, requests: &mut Vec<Request>) {
+    pub(crate) fn submit(&mut self, requests: &mut Vec<Request>) {
         for request in requests.drain(..) {
             let (offset, size) = match &request {
                 Request::Read { offset, size, .. } => (*offset, u64::from(*size)),
@@ -92,7 +92,7 @@ impl TestDisk {
     }
 
     /// Completes one request, any.
-    pub(super) fn complete(&mut self) -> Option<Completion> {
+    pub(crate) fn complete(&mut self) -> Option<Completion> {
         if self.pending.is_empty() {
             return None;
         }
@@ -109,7 +109,7 @@ impl TestDisk {
         }
     }
 
-    pub(super) fn read(&self, offset: u64, size: u32) -> ReadResult {
+    pub(crate) fn read(&self, offset: u64, size: u32) -> ReadResult {
         let mut buffer = AlignedBuffer::zeroed(size);
         let mut unreadable = Vec::new();
         let sectors = buffer.as_mut().chunks_exact_mut(SECTOR_SIZE as usize);
@@ -125,7 +125,7 @@ impl TestDisk {
     }
 
     /// A crash: of the writes in flight, any subset of their pieces is on the disk.
-    pub(super) fn crash(&mut self) {
+    pub(crate) fn crash(&mut self) {
         let survive = [Ratio::new(0, 1), Ratio::new(1, 2), Ratio::new(1, 1), Ratio::new(9, 10)];
         for request in std::mem::take(&mut self.pending) {
             let Request::Write { offset, sectors, .. } = request else { continue };
@@ -141,7 +141,7 @@ impl TestDisk {
     }
 
     /// Damages one sector: flips a bit, zeroes it, or makes it unreadable.
-    pub(super) fn rot(&mut self, offset: u64) {
+    pub(crate) fn rot(&mut self, offset: u64) {
         let start = usize::try_from(offset).unwrap();
         assert!(start.is_multiple_of(SECTOR_SIZE as usize));
         let sector = &mut self.bytes[start..start + SECTOR_SIZE as usize];
@@ -159,7 +159,7 @@ impl TestDisk {
     }
 
     /// Opens the file to the end.
-    pub(super) fn open(&mut self) -> Result<Opened, Fatal> {
+    pub(crate) fn open(&mut self) -> Result<Opened, Fatal> {
         assert!(self.pending.is_empty());
         let mut requests = Vec::new();
         let mut opening = Opening::new(self.bytes.len() as u64, &mut requests);
@@ -184,7 +184,7 @@ impl TestDisk {
     }
 
     /// Opens the file and crashes on the way, after `steps` completions at most.
-    pub(super) fn open_and_crash(&mut self, steps: u64) {
+    pub(crate) fn open_and_crash(&mut self, steps: u64) {
         let mut requests = Vec::new();
         let mut opening = Opening::new(self.bytes.len() as u64, &mut requests);
         for _ in 0..steps {

@@ -1,10 +1,17 @@
-//! F3: a 64-bit checksum over a sequence of values, to compare replicas by.
+//! F3: 64-bit checksums to compare replicas by: of a sequence of values, and of a record of the
+//! tree.
 //!
-//! Multiplication and shifts over words of eight bytes: no tables, no seed, the same on every
-//! machine. Each run of bytes goes in with its size behind it, so that moving a border between two
-//! runs changes the digest.
+//! A sequence: multiplication and shifts over words of eight bytes: no tables, no seed, the same on
+//! every machine. Each run of bytes goes in with its size behind it, so that moving a border
+//! between two runs changes the digest.
 //!
-//! **Invariants:** the digest is a function of the sequence of calls alone.
+//! A record: a product for each word, which is several times as fast. The digest of a tree is the
+//! sum over its records, so that it follows each change at the cost of that change. For a record
+//! that goes, the hash of its value must be known: a leaf holds small values themselves, and next
+//! to the reference of a large one its hash.
+//!
+//! **Invariants:** a digest is a function of the sequence of calls alone, that of a record of its
+//! key and value.
 //!
 //! **Not here:** protection of what lies on a disk or crosses a network (CRC-32C, in `wire`).
 
@@ -51,9 +58,56 @@ impl Digest {
     }
 }
 
+/// The hash of a value, and what its record adds to the digest of a tree.
+pub(super) fn record_hash(key: &[u8], value: &[u8]) -> (u64, u64) {
+    let size = u32::try_from(value.len()).expect("a value is smaller than a message");
+    let hash = hash(VALUE_SEED, value);
+    (hash, record_hash_of(key, size, hash))
+}
+
+/// What a record adds to the digest of a tree, from the hash of its value.
+pub(super) fn record_hash_of(key: &[u8], value_size: u32, value_hash: u64) -> u64 {
+    let of_key = hash(KEY_SEED, key);
+    mix(mix(of_key, value_hash), u64::from(value_size))
+}
+
+const KEY_SEED: u64 = 0x243f_6a88_85a3_08d3;
+const VALUE_SEED: u64 = 0x1319_8a2e_0370_7344;
+
+fn hash(seed: u64, bytes: &[u8]) -> u64 {
+    let mut words = bytes.chunks_exact(8);
+    let mut state = seed;
+    for word in &mut words {
+        state = mix(state, u64::from_le_bytes(*word.first_chunk().expect("a word")));
+    }
+    let mut last = [0; 8];
+    last[..words.remainder().len()].copy_from_slice(words.remainder());
+    mix(mix(state, u64::from_le_bytes(last)), bytes.len() as u64)
+}
+
+fn mix(state: u64, word: u64) -> u64 {
+    let product = (state ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (product ^ product >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9) ^ product >> 32
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn records_that_differ_have_other_hashes() {
+        let mut hashes = std::collections::BTreeSet::new();
+        let texts: [&[u8]; 8] = [b"", b"\0", b"a", b"aa", b"aaaaaaaa", b"aaaaaaaa\0", b"b", b"ab"];
+        for key in texts {
+            for value in texts {
+                let (hash, record) = record_hash(key, value);
+                let size = u32::try_from(value.len()).unwrap();
+                assert_eq!(record, record_hash_of(key, size, hash));
+                assert!(hashes.insert(record));
+            }
+        }
+        assert_eq!(hashes.len(), 64);
+    }
 
     #[test]
     fn known_values() {

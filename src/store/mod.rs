@@ -1,11 +1,15 @@
 //! F3: the ordered map that holds all state of a state machine: bytes to bytes, under a table
-//! prefix. In memory, and rebuilt from the log at start.
+//! prefix. Durable by checkpoints, larger than memory.
 //!
 //! ```text
 //!   get, scan ──► overlay ──miss──► tree                 one attempt at one entry:
-//!   put, delete ─► overlay                               ┌► commit_overlay: overlay ─► tree
-//!                                           apply ──────►┤
-//!                                                        └► abandon_overlay: overlay ─► nothing
+//!   put, delete ─► overlay           │ miss              ┌► commit_overlay: overlay ─► tree
+//!                                    ▼       apply ──────┤
+//!                       Suspend, and wanted              └► abandon_overlay: overlay ─► nothing
+//!
+//!   take_reads ──► disk ──► on_read_done ──► cache       tree ── freeze ──► write_behind ──► disk
+//!                    │ bad
+//!                    └──► missing ──► peers ──► on_block
 //! ```
 //!
 //! An entry's writes gather in the overlay, where its own reads see them. They reach the tree
@@ -14,24 +18,57 @@
 //! be loaded first. Suspension is latched: once an access has suspended, all further ones do, and
 //! the attempt is void whatever the state machine made of it.
 //!
-//! **Invariants:** the content of the tree is a function of the committed writes alone; between two
-//! attempts the overlay is empty and nothing is suspended; keys of one table are in the order of
-//! their bytes; no access hands out a borrow that would pin a part of the tree.
+//! The parts: `page` (the bytes of a node), `tree` (the algorithms), `value` (large values),
+//! `cache`, `sealed` (checksums of what is written late), `checkpoint` (freeze, write-behind),
+//! `grid` (what is in flight), `load` and `walk` (a checkpoint from the disk and from peers).
 //!
-//! **Not here:** who may write what when (`replica::executor`); durability.
+//! **Invariants:** the content of the tree is a function of the committed writes alone, and its
+//! blocks of those and of where the checkpoints are; between two attempts the overlay is empty and
+//! nothing is suspended; keys of one table are in the order of their bytes; no access hands out a
+//! borrow that would pin a part of the tree.
+//!
+//! **Not here:** who may write what when (`replica::executor`); who peers are.
 
+mod cache;
+mod checkpoint;
 mod digest;
+mod grid;
+mod load;
+mod page;
+mod scan;
+mod sealed;
+#[cfg(test)]
+mod store_tests;
+mod tree;
+mod value;
+mod walk;
 
+pub use checkpoint::EXTRA_SIZE_MAX;
 pub(crate) use digest::Digest;
+pub use walk::SyncProgress;
 
+use crate::constants::HEADER_SIZE;
+use crate::storage::block::{StoredBlock, block_seal};
+use crate::storage::{Geometry, Layout, ReadResult, Request};
+use crate::wire::{BlockRef, ClusterId};
 use bytes::Bytes;
+use checkpoint::Freezing;
+use grid::{Grid, Reader};
+use load::Load;
 use std::cell::Cell;
-use std::cmp::Ordering;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Bound, ControlFlow};
+use tree::{Miss, Tree};
+use walk::Walk;
 
 /// The longest key, in bytes, its table not counted.
 pub const KEY_SIZE_MAX: usize = 1024;
+
+/// The longest value, in bytes.
+pub const VALUE_SIZE_MAX: usize = 16 << 20;
+
+/// The table that is not an author's to use: sessions.
+pub(crate) const TABLE_SYSTEM: Table = Table(255);
 
 /// The first code that is not a state machine's to reject with. See [`Stop::Reject`].
 pub const RESULT_RESERVED_MIN: u32 = 0xffff_0000;
@@ -47,7 +84,8 @@ pub enum Stop {
     Reject(u32),
 }
 
-/// One of the store's 256 separate key spaces. The author of a state machine deals them out.
+/// One of the store's separate key spaces, 0 to 254; 255 is the framework's own. The author of a
+/// state machine deals them out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Table(pub u8);
 
@@ -60,46 +98,170 @@ pub enum Direction {
     Backward,
 }
 
+/// Where a store lives, and how much it may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// Whose blocks these are.
+    pub cluster: ClusterId,
+    /// Of the data file; valid.
+    pub geometry: Geometry,
+    /// Bytes of blocks in memory, more or less.
+    pub cache_size: u64,
+    /// The size of the data file at this moment, bytes.
+    pub file_size: u64,
+    /// The size that the data file may grow to, bytes.
+    pub size_limit: u64,
+}
+
+/// A block that a peer asked for. See [`Store::read_for_peer`].
+#[derive(Debug, Clone)]
+pub struct PeerBlock {
+    /// The number that the caller gave.
+    pub requester: u64,
+    /// The block.
+    pub block: StoredBlock,
+}
+
+/// What the store has done so far, for `status` and tests.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Blocks read from the disk.
+    pub blocks_read: u64,
+    /// Blocks written to the disk, for whatever reason.
+    pub blocks_written: u64,
+    /// Blocks that were found bad.
+    pub blocks_bad: u64,
+    /// Blocks that were bad and written anew.
+    pub blocks_repaired: u64,
+    /// Blocks written for checkpoints after they were frozen.
+    pub checkpoint_blocks_written: u64,
+    /// Checkpoints written in full.
+    pub checkpoints_written: u64,
+    /// How often the scrub has seen everything.
+    pub scrub_laps: u64,
+    /// Accesses to blocks that were in memory.
+    pub cache_hits: u64,
+    /// Accesses to blocks that were not.
+    pub cache_misses: u64,
+    /// Blocks in memory.
+    pub cache_blocks: u64,
+    /// Blocks of the grid that are not free.
+    pub grid_blocks_used: u64,
+    /// Records in all tables.
+    pub records: u64,
+}
+
 /// An ordered map of bytes to bytes, in tables.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Store {
     /// What is committed. Keys begin with their table.
-    tree: BTreeMap<Bytes, Bytes>,
+    tree: Tree,
     /// What the present attempt has written; `None` deletes.
     overlay: BTreeMap<Bytes, Option<Bytes>>,
     /// Latched when an access suspends; cleared with the overlay.
     suspended: Cell<bool>,
+    is_in_memory: bool,
+    /// Ops between two checkpoints.
+    interval: u64,
+    grid: Grid,
+    /// The newest durable checkpoint, or the one being loaded.
+    checkpoint: BlockRef,
+    freezing: Option<Freezing>,
+    /// A checkpoint that is written and not in the superblock, and whether the caller knows it.
+    written: Option<(BlockRef, bool)>,
+    load: Option<Load>,
+    /// Writes of the time before `load` are in flight.
+    is_draining: bool,
+    header: [u8; HEADER_SIZE as usize],
+    extra: Vec<u8>,
+    walk: Option<Walk>,
+    walk_generation: u32,
+    synced: SyncProgress,
+    early_cursor: (u8, u32),
+    peer_blocks: Vec<PeerBlock>,
+    counters: Counters,
     /// How many accesses will be granted before one suspends.
     #[cfg(test)]
     accesses_left: Cell<Option<u64>>,
 }
 
+impl Default for Store {
+    fn default() -> Self {
+        Self::in_memory()
+    }
+}
+
 impl Store {
-    /// An empty store.
-    pub fn new() -> Self {
-        Self::default()
+    /// An empty store in memory alone. It has no checkpoints and never suspends.
+    pub fn in_memory() -> Self {
+        let geometry = Geometry::default();
+        let grid = Grid::new(ClusterId(0), geometry.block_size, 0, 0, 0);
+        let tree = Tree::new(ClusterId(0), geometry.block_size, 1, usize::MAX);
+        Self::with(tree, grid, 1, true)
     }
 
-    /// The value under `key`, shared and not copied; `None` if there is none. `key` is at most
-    /// [`KEY_SIZE_MAX`] bytes.
+    /// See [`Self::in_memory`].
+    pub fn new() -> Self {
+        Self::in_memory()
+    }
+
+    /// The empty store of a fresh data file. [`Self::load`] makes it that of a checkpoint.
+    pub fn open(options: &Options) -> Self {
+        let Options { cluster, geometry, cache_size, file_size, size_limit } = *options;
+        let offset = Layout::new(geometry).grid_offset();
+        let (block_size, interval) = (geometry.block_size, geometry.checkpoint_interval());
+        let cache_count_max = usize::try_from(cache_size / u64::from(block_size));
+        let cache_count_max = cache_count_max.unwrap_or(usize::MAX).max(1);
+        let grid = Grid::new(cluster, block_size, offset, file_size, size_limit);
+        let tree = Tree::new(cluster, block_size, interval, cache_count_max);
+        Self::with(tree, grid, interval, false)
+    }
+
+    fn with(tree: Tree, grid: Grid, interval: u64, is_in_memory: bool) -> Self {
+        assert!(interval > 0);
+        assert_eq!(tree.op, interval);
+        Self {
+            tree,
+            overlay: BTreeMap::new(),
+            suspended: Cell::new(false),
+            is_in_memory,
+            interval,
+            grid,
+            checkpoint: BlockRef::NONE,
+            freezing: None,
+            written: None,
+            load: None,
+            is_draining: false,
+            header: [0; HEADER_SIZE as usize],
+            extra: Vec::new(),
+            walk: None,
+            walk_generation: 0,
+            synced: SyncProgress::default(),
+            early_cursor: (0, 0),
+            peer_blocks: Vec::new(),
+            counters: Counters::default(),
+            #[cfg(test)]
+            accesses_left: Cell::new(None),
+        }
+    }
+
+    /// The value under `key`; `None` if there is none. `key` is at most [`KEY_SIZE_MAX`] bytes.
     ///
     /// # Errors
     /// [`Stop::Suspend`], to be passed on.
     pub fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, Stop> {
-        self.access()?;
-        let key = key_in_table(table, key);
-        match self.overlay.get(key.as_slice()) {
-            Some(written) => Ok(written.clone()),
-            None => Ok(self.tree.get(key.as_slice()).cloned()),
-        }
+        assert_ne!(table, TABLE_SYSTEM, "the table is not an author's");
+        self.table_get(table, key)
     }
 
-    /// Stores `value` under `key`, in place of any other. `key` is at most [`KEY_SIZE_MAX`] bytes.
+    /// Stores `value` under `key`, in place of any other. `key` is at most [`KEY_SIZE_MAX`] bytes,
+    /// `value` at most [`VALUE_SIZE_MAX`].
     ///
     /// # Errors
     /// [`Stop::Suspend`], to be passed on.
     pub fn put(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), Stop> {
-        self.write(table, key, Some(Bytes::copy_from_slice(value)))
+        assert_ne!(table, TABLE_SYSTEM, "the table is not an author's");
+        self.table_put(table, key, value)
     }
 
     /// Deletes `key`, if it is there. `key` is at most [`KEY_SIZE_MAX`] bytes.
@@ -107,7 +269,8 @@ impl Store {
     /// # Errors
     /// [`Stop::Suspend`], to be passed on.
     pub fn delete(&mut self, table: Table, key: &[u8]) -> Result<(), Stop> {
-        self.write(table, key, None)
+        assert_ne!(table, TABLE_SYSTEM, "the table is not an author's");
+        self.table_delete(table, key)
     }
 
     /// Hands the keys between `start` and `end` and their values to `visit`, in the order of
@@ -122,54 +285,69 @@ impl Store {
         start: Bound<&[u8]>,
         end: Bound<&[u8]>,
         direction: Direction,
-        mut visit: impl FnMut(&[u8], &Bytes) -> ControlFlow<()>,
+        visit: impl FnMut(&[u8], &Bytes) -> ControlFlow<()>,
     ) -> Result<(), Stop> {
+        assert_ne!(table, TABLE_SYSTEM, "the table is not an author's");
+        self.table_scan(table, start, end, direction, visit)
+    }
+
+    /// [`Self::get`] of any table.
+    pub(crate) fn table_get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, Stop> {
         self.access()?;
-        let start = match start {
-            Bound::Included(key) => Bound::Included(key_in_table(table, key)),
-            Bound::Excluded(key) => Bound::Excluded(key_in_table(table, key)),
-            Bound::Unbounded => Bound::Included(vec![table.0]),
-        };
-        let end = match end {
-            Bound::Included(key) => Bound::Included(key_in_table(table, key)),
-            Bound::Excluded(key) => Bound::Excluded(key_in_table(table, key)),
-            Bound::Unbounded => match table.0.checked_add(1) {
-                Some(next) => Bound::Excluded(vec![next]),
-                None => Bound::Unbounded,
-            },
-        };
-        if range_is_empty(&start, &end) {
-            return Ok(());
-        }
-        let range = (start.as_ref().map(Vec::as_slice), end.as_ref().map(Vec::as_slice));
-        let tree = self.tree.range::<[u8], _>(range);
-        let overlay = self.overlay.range::<[u8], _>(range);
-        let visit = |key: &Bytes, value: &Bytes| {
-            self.access()?;
-            assert_eq!(key[0], table.0);
-            Ok(visit(&key[1..], value))
-        };
-        match direction {
-            Direction::Forward => merge(tree, overlay, Bytes::cmp, visit),
-            Direction::Backward => merge(tree.rev(), overlay.rev(), |a, b| b.cmp(a), visit),
+        let key = key_in_table(table, key);
+        match self.overlay.get(key.as_slice()) {
+            Some(written) => Ok(written.clone()),
+            None => self.tree.get(key.as_slice()).map_err(|miss| self.suspend(miss)),
         }
     }
 
-    /// A checksum over all content, in order: equal on replicas with equal content. Its cost is the
-    /// size of the store.
+    /// [`Self::put`] of any table.
+    pub(crate) fn table_put(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), Stop> {
+        assert!(value.len() <= VALUE_SIZE_MAX, "a value of {} bytes", value.len());
+        self.write(table, key, Some(Bytes::copy_from_slice(value)))
+    }
+
+    /// [`Self::delete`] of any table.
+    pub(crate) fn table_delete(&mut self, table: Table, key: &[u8]) -> Result<(), Stop> {
+        self.write(table, key, None)
+    }
+
+    /// Wants all that is on the way to the values of `keys`, as far as it can be seen: the next
+    /// level at each call. Whether all is here, large values excepted. Suspends nothing.
+    pub fn prefetch<'a>(&self, keys: impl Iterator<Item = (Table, &'a [u8])>) -> bool {
+        let mut is_here = self.is_loaded();
+        for (table, key) in keys {
+            if self.is_loaded() && key.len() <= KEY_SIZE_MAX {
+                is_here &= self.tree.prefetch(&key_in_table(table, key));
+            }
+        }
+        is_here
+    }
+
+    /// A checksum over all content: equal on replicas with equal content. It is kept up to date
+    /// with each change and costs nothing.
     pub fn digest(&self) -> u64 {
         assert!(self.overlay.is_empty());
         let mut digest = Digest::new();
-        for (key, value) in &self.tree {
-            digest.bytes(key);
-            digest.bytes(value);
-        }
+        digest.u64(self.tree.root.digest);
+        digest.u64(self.tree.root.records_count);
         digest.finish()
     }
 
     /// Whether an access of the present attempt has suspended.
     pub(crate) fn is_suspended(&self) -> bool {
         self.suspended.get()
+    }
+
+    /// Whether an attempt may be made again with some hope: nothing that accesses missed is being
+    /// read or fetched, and there is memory. Reads must have been taken.
+    pub fn is_ready(&self) -> bool {
+        let is_page = |reader: &Reader| *reader == Reader::Page;
+        self.is_loaded()
+            && self.tree.wanted.borrow().is_empty()
+            && self.grid.reads_count(is_page) == 0
+            && self.grid.missing_count(is_page) == 0
+            && !self.is_congested()
     }
 
     /// Moves what the attempt has written into the tree.
@@ -180,25 +358,156 @@ impl Store {
     pub(crate) fn commit_overlay(&mut self) -> Result<(), Stop> {
         assert!(!self.is_suspended(), "a suspended attempt is abandoned");
         self.access()?;
-        for (key, written) in std::mem::take(&mut self.overlay) {
-            match written {
-                Some(value) => self.tree.insert(key, value),
-                None => self.tree.remove(&key),
-            };
+        if !self.overlay.is_empty() {
+            if self.is_congested() {
+                self.suspended.set(true);
+                return Err(Stop::Suspend);
+            }
+            self.apply_overlay()?;
         }
         assert!(self.overlay.is_empty());
+        self.tree.cache.unpin();
+        self.trim();
         Ok(())
+    }
+
+    fn apply_overlay(&mut self) -> Result<(), Stop> {
+        let overlay = std::mem::take(&mut self.overlay);
+        for (key, written) in &overlay {
+            let done = match written {
+                Some(value) => self.tree.put(key, value),
+                None => self.tree.delete(key),
+            };
+            if let Err(miss) = done {
+                self.tree.rollback();
+                for key in overlay.keys() {
+                    self.tree.prefetch(key);
+                }
+                self.overlay = overlay;
+                return Err(self.suspend(miss));
+            }
+        }
+        self.tree.commit();
+        let (allocated, released) = self.tree.take_changes();
+        if self.grid.is_reading_or_missing() || !self.tree.wanted.borrow().is_empty() {
+            self.forget(&allocated);
+            self.grid.release(&released, self.tree.op);
+            let gone = |reference: &BlockRef| released.contains(&(reference.index, reference.op));
+            self.tree.wanted.borrow_mut().retain(|reference| !gone(reference));
+        }
+        Ok(())
+    }
+
+    /// These places belong to other blocks from here on.
+    fn forget(&mut self, indexes: &BTreeSet<u32>) {
+        self.grid.forget(indexes);
+        self.tree.wanted.borrow_mut().retain(|reference| !indexes.contains(&reference.index));
     }
 
     /// Forgets what the attempt has written, and that it was suspended.
     pub(crate) fn abandon_overlay(&mut self) {
         self.overlay.clear();
-        self.suspended.set(false);
+        if !self.suspended.replace(false) {
+            self.tree.cache.unpin();
+            self.trim();
+        }
     }
 
     /// Whether no attempt is under way.
     pub(crate) fn is_settled(&self) -> bool {
         self.overlay.is_empty() && !self.is_suspended()
+    }
+
+    /// A peer asks for a block: from memory at once or from the disk later, it comes out of
+    /// [`Self::take_peer_blocks`] with the number of the `requester`; or never, if it is not here.
+    pub fn read_for_peer(
+        &mut self,
+        reference: &BlockRef,
+        requester: u64,
+        requests: &mut Vec<Request>,
+    ) {
+        let peers = self.grid.reads_count(|reader| matches!(reader, Reader::Peer(_)));
+        if reference.is_none() || self.is_draining || peers >= grid::READS_MAX {
+            return;
+        }
+        if let Some(block) = self.block_in_memory(reference) {
+            self.peer_blocks.push(PeerBlock { requester, block });
+        } else {
+            self.grid.read(reference, Reader::Peer(requester), requests);
+        }
+    }
+
+    /// The blocks that peers asked for and that were found.
+    pub fn take_peer_blocks(&mut self) -> Vec<PeerBlock> {
+        std::mem::take(&mut self.peer_blocks)
+    }
+
+    /// A block that is on its way to the disk.
+    fn block_in_memory(&self, reference: &BlockRef) -> Option<StoredBlock> {
+        let slot = self.tree.cache.peek(reference.index, reference.op)?;
+        let entry = self.tree.cache.entry(slot);
+        if entry.dirty {
+            return None;
+        }
+        let (cluster, size) = (self.grid.cluster, self.grid.block_size);
+        let (_, buffer) =
+            block_seal(cluster, entry.index, entry.op, entry.kind, entry.body(), size);
+        let result = ReadResult { buffer, unreadable: Vec::new() };
+        StoredBlock::decode_read(cluster, reference, result).ok()
+    }
+
+    /// Whether a block is bad that is in no checkpoint yet: written early, since the newest one. A
+    /// peer that has the next checkpoint can send it; else it comes again only by loading the
+    /// newest checkpoint and applying the log after it.
+    pub fn is_lost(&self) -> bool {
+        self.grid.missing().any(|reference| reference.op > self.checkpoint.op)
+    }
+
+    /// The newest durable checkpoint, or the one being loaded; [`BlockRef::NONE`] before the first.
+    pub fn checkpoint(&self) -> BlockRef {
+        self.checkpoint
+    }
+
+    /// The op that the present interval ends with: the one to freeze at.
+    pub fn op_freeze(&self) -> crate::wire::Op {
+        self.tree.op
+    }
+
+    /// Whether it is in memory alone.
+    pub fn is_in_memory(&self) -> bool {
+        self.is_in_memory
+    }
+
+    /// Whether more blocks are needed than the file can have: the checkpoint waits, nothing else.
+    pub fn is_full(&self) -> bool {
+        self.grid.is_full()
+    }
+
+    /// There may be space again: growing is tried at the next [`Self::write_behind`].
+    pub fn retry_growth(&mut self) {
+        self.grid.retry_growth();
+    }
+
+    /// The write of [`crate::storage::Token::GrowGrid`] failed for want of space.
+    pub fn on_growth_failed(&mut self) {
+        self.grid.on_growth_done(false);
+    }
+
+    /// What has happened so far.
+    pub fn counters(&self) -> Counters {
+        let (cache_hits, cache_misses) = self.tree.cache.hits_and_misses();
+        Counters {
+            blocks_read: self.grid.traffic.blocks_read,
+            blocks_written: self.grid.traffic.blocks_written,
+            blocks_bad: self.grid.traffic.blocks_bad,
+            blocks_repaired: self.grid.traffic.blocks_repaired,
+            cache_hits,
+            cache_misses,
+            cache_blocks: self.tree.cache.count() as u64,
+            grid_blocks_used: u64::from(self.tree.free_set.used_count()),
+            records: self.tree.root.records_count,
+            ..self.counters
+        }
     }
 
     fn write(&mut self, table: Table, key: &[u8], value: Option<Bytes>) -> Result<(), Stop> {
@@ -208,7 +517,7 @@ impl Store {
         Ok(())
     }
 
-    /// Every access begins here: the one place that may suspend.
+    /// Every access begins here.
     fn access(&self) -> Result<(), Stop> {
         #[cfg(test)]
         if let Some(left) = self.accesses_left.get() {
@@ -220,7 +529,21 @@ impl Store {
                 }
             }
         }
+        if !self.is_loaded() {
+            self.suspended.set(true);
+        }
         if self.suspended.get() { Err(Stop::Suspend) } else { Ok(()) }
+    }
+
+    fn suspend(&self, _: Miss) -> Stop {
+        self.suspended.set(true);
+        Stop::Suspend
+    }
+
+    /// Evicts what memory has no room for.
+    fn trim(&mut self) {
+        let grid = &self.grid;
+        self.tree.cache.trim(|entry| !grid.is_writing(entry.index));
     }
 
     /// Lets `accesses` more accesses succeed and then one suspend.
@@ -236,48 +559,6 @@ fn key_in_table(table: Table, key: &[u8]) -> Vec<u8> {
     bytes.push(table.0);
     bytes.extend_from_slice(key);
     bytes
-}
-
-/// `BTreeMap::range` panics on some of these.
-fn range_is_empty(start: &Bound<Vec<u8>>, end: &Bound<Vec<u8>>) -> bool {
-    match (start, end) {
-        (Bound::Included(start), Bound::Included(end)) => start > end,
-        (
-            Bound::Included(start) | Bound::Excluded(start),
-            Bound::Included(end) | Bound::Excluded(end),
-        ) => start >= end,
-        (Bound::Unbounded, _) | (_, Bound::Unbounded) => false,
-    }
-}
-
-/// Walks both in the order of `compare`; where both have a key, the overlay hides the tree.
-fn merge<'a>(
-    tree: impl Iterator<Item = (&'a Bytes, &'a Bytes)>,
-    overlay: impl Iterator<Item = (&'a Bytes, &'a Option<Bytes>)>,
-    compare: impl Fn(&Bytes, &Bytes) -> Ordering,
-    mut visit: impl FnMut(&Bytes, &Bytes) -> Result<ControlFlow<()>, Stop>,
-) -> Result<(), Stop> {
-    let (mut tree, mut overlay) = (tree.peekable(), overlay.peekable());
-    loop {
-        let order = match (tree.peek(), overlay.peek()) {
-            (None, None) => return Ok(()),
-            (Some(_), None) => Ordering::Less,
-            (None, Some(_)) => Ordering::Greater,
-            (Some((old, _)), Some((new, _))) => compare(old, new),
-        };
-        // Less: the tree alone has the next key. Equal: both have it.
-        let old = if order.is_le() { tree.next() } else { None };
-        let new = if order.is_ge() { overlay.next() } else { None };
-        let row = match new {
-            Some((key, written)) => written.as_ref().map(|value| (key, value)),
-            None => old,
-        };
-        if let Some((key, value)) = row
-            && visit(key, value)?.is_break()
-        {
-            return Ok(());
-        }
-    }
 }
 
 #[cfg(test)]
@@ -340,12 +621,12 @@ mod tests {
     #[test]
     fn tables_are_separate_also_at_the_ends() {
         let mut store = Store::new();
-        for table in [0, 1, 254, 255] {
+        for table in [0, 1, 253, 254] {
             store.put(Table(table), b"", &[table]).unwrap();
             store.put(Table(table), &[0xff; KEY_SIZE_MAX], &[table]).unwrap();
         }
         store.commit_overlay().unwrap();
-        for table in [0, 1, 254, 255] {
+        for table in [0, 1, 253, 254] {
             for direction in [Direction::Forward, Direction::Backward] {
                 let rows =
                     rows(&store, Table(table), Bound::Unbounded, Bound::Unbounded, direction);

@@ -9,7 +9,7 @@
 //! **Not here:** what a replica does with a command.
 
 use super::header::{COMMAND_OFFSET, COMMAND_SIZE, Header, Invalid};
-use super::types::{ClientId, Field, Op, Parent, Place, PrepareId, View, layout};
+use super::types::{BlockRef, ClientId, Field, Op, Parent, Place, PrepareId, View, layout};
 use super::{Operation, StatusReport};
 use crate::constants::{ENTRY_SIZE, HEADER_SIZE, PIPELINE_MAX, REPLICAS_MAX};
 
@@ -170,10 +170,8 @@ commands! {
     5 Commit "commit" {
         /// The newest prepare that is known to be committed.
         commit: PrepareId,
-        /// The primary's checkpoint.
-        checkpoint_op: Op,
-        /// Its id.
-        checkpoint_id: u128,
+        /// The root of the primary's checkpoint.
+        checkpoint: BlockRef,
         /// A fresh number for each heartbeat; read rounds refer to it.
         round: u64,
         /// The primary's monotonic clock, ns: older heartbeats are recognized.
@@ -209,8 +207,9 @@ commands! {
         op: Op,
         /// What is known to be committed.
         commit_max: Op,
-        /// The sender's checkpoint.
-        checkpoint_op: Op,
+        /// The root of the newer of the sender's two checkpoints that `commit_max` proves: what a
+        /// replica that is too far behind takes over.
+        checkpoint: BlockRef,
         /// Of the `request_start_view` this answers, or 0.
         nonce: u64,
     }
@@ -239,10 +238,8 @@ commands! {
         timestamp_monotonic: u64,
         /// What the sender's table of incarnations says of the target; 0 without a table.
         incarnation_target: u64,
-        /// The sender's checkpoint.
-        checkpoint_op: Op,
-        /// Its id.
-        checkpoint_id: u128,
+        /// The root of the sender's checkpoint.
+        checkpoint: BlockRef,
         /// Geometry: message size, bytes.
         message_size: u32,
         /// Geometry: slots in the journal.
@@ -304,8 +301,8 @@ commands! {
     /// A grid block, on the wire and on disk.
     21 Block "block" {
         /// Its place in the grid.
-        index: u64,
-        /// The checkpoint interval in which it was written.
+        index: u32,
+        /// The checkpoint whose interval it was allocated in.
         checkpoint_op: Op,
         /// What it holds.
         kind: u8,
@@ -418,6 +415,9 @@ impl Header<Command> {
             Command::Reject(reject) => {
                 RejectReason::from_code(reject.reason).is_none().then_some("unknown reject")
             }
+            Command::RequestBlocks(_) => (body_size == 0
+                || !(body_size as usize).is_multiple_of(BlockRef::SIZE))
+            .then_some("not references of blocks"),
             Command::Status(_) => {
                 (body_size != StatusReport::SIZE).then_some("not the size of a status report")
             }
@@ -425,7 +425,6 @@ impl Header<Command> {
             | Command::StartViewChange(_)
             | Command::Pong(_)
             | Command::PingClient(_)
-            | Command::RequestBlocks(_)
             | Command::Block(_)
             | Command::RequestStatus(_) => None,
         }

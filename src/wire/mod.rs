@@ -29,7 +29,7 @@ pub use header::{Author, Header, Invalid};
 pub use message::{Message, MessageBuilder};
 pub use status::{ReplicaStatus, StatusReport};
 pub use table::{HeaderSet, IncarnationTable, decode_headers};
-pub use types::{ClientId, ClusterId, Op, Parent, Place, PrepareId, ReplicaIndex, View};
+pub use types::{BlockRef, ClientId, ClusterId, Op, Parent, Place, PrepareId, ReplicaIndex, View};
 
 #[cfg(test)]
 mod tests;

@@ -83,6 +83,10 @@ fn of_clients(messages: &mut Vec<Message>) {
     messages.push(Message::new(&replica(), Status { client: client_id }, &report.encode()));
 }
 
+fn checkpoint() -> BlockRef {
+    BlockRef { index: 6, op: 32, checksum: 0xfeed, checksum_body: 0xbeef }
+}
+
 fn of_normal_operation(messages: &mut Vec<Message>) {
     let (command, body) = prepare();
     let message = Message::new(&replica(), command, &body);
@@ -91,8 +95,8 @@ fn of_normal_operation(messages: &mut Vec<Message>) {
     let checkpoint_id = 0xfeed;
     let prepare_ok = PrepareOk { prepare: id, commit_min: 39, checkpoint_id };
     messages.push(Message::new(&replica(), prepare_ok, b""));
-    let commit =
-        Commit { commit: id, checkpoint_op: 32, checkpoint_id, round: 77, timestamp_monotonic: 88 };
+    let checkpoint = checkpoint();
+    let commit = Commit { commit: id, checkpoint, round: 77, timestamp_monotonic: 88 };
     messages.push(Message::new(&replica(), commit, b""));
     messages.push(Message::new(&replica(), CommitOk { round: 77 }, b""));
 }
@@ -109,7 +113,7 @@ fn of_view_changes(messages: &mut Vec<Message>) {
         nack: 2,
     };
     messages.push(Message::new(&replica(), do_view_change, &header_set()));
-    let start_view = StartView { op: 42, commit_max: 40, checkpoint_op: 32, nonce: 99 };
+    let start_view = StartView { op: 42, commit_max: 40, checkpoint: checkpoint(), nonce: 99 };
     messages.push(Message::new(&replica(), start_view, &header_set()));
     messages.push(Message::new(&replica(), RequestStartView { nonce: 99 }, b""));
 }
@@ -121,7 +125,7 @@ fn of_repair(messages: &mut Vec<Message>) {
     messages.push(Message::new(&replica(), RequestHeaders { op_min, op_max }, b""));
     messages.push(Message::new(&replica(), Headers {}, &header.encode()));
     messages.push(Message::new(&replica(), RequestPrepare { prepare: header.id() }, b""));
-    messages.push(Message::new(&replica(), RequestBlocks {}, b"references"));
+    messages.push(Message::new(&replica(), RequestBlocks {}, &checkpoint().encode()));
     let block = Block { index: 6, checkpoint_op: 32, kind: 1 };
     messages.push(Message::new(&replica(), block, b"block"));
 }
@@ -130,8 +134,7 @@ fn of_pings(messages: &mut Vec<Message>) {
     let ping = Ping {
         timestamp_monotonic: 88,
         incarnation_target: 0x99,
-        checkpoint_op: 32,
-        checkpoint_id: 0xfeed,
+        checkpoint: checkpoint(),
         message_size: 1 << 20,
         journal_slots: 1024,
         block_size: 4096,

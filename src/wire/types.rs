@@ -56,6 +56,50 @@ pub struct Parent {
     pub checksum_body: u32,
 }
 
+/// What identifies a block of the grid. An index is given out at most once in an interval between
+/// two checkpoints, so `(index, op)` is already unique among the blocks a checkpoint may refer to;
+/// the checksums catch disks and bugs. `op` 0 is no block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct BlockRef {
+    /// Its place in the grid, from 0.
+    pub index: u32,
+    /// The checkpoint whose interval it was allocated in.
+    pub op: Op,
+    /// The header's checksum.
+    pub checksum: u32,
+    /// The body's checksum.
+    pub checksum_body: u32,
+}
+
+impl BlockRef {
+    /// The bytes it takes in headers and in blocks.
+    pub const SIZE: usize = 20;
+    /// No block, and the checkpoint of a cluster that has none yet.
+    pub const NONE: Self = Self { index: 0, op: 0, checksum: 0, checksum_body: 0 };
+
+    /// Whether there is no block.
+    pub fn is_none(&self) -> bool {
+        self.op == 0
+    }
+
+    /// Of the root of a checkpoint: the identity of the checkpoint. 0 for none.
+    pub fn checkpoint_id(&self) -> u128 {
+        u128::from(self.op) << 64 | u128::from(self.checksum) << 32 | u128::from(self.checksum_body)
+    }
+
+    /// As it lies in headers, blocks and the superblock.
+    pub fn encode(&self) -> [u8; Self::SIZE] {
+        let mut bytes = [0; Self::SIZE];
+        self.put(&mut bytes);
+        bytes
+    }
+
+    /// Of [`BlockRef::encode`]; any bytes are a reference.
+    pub fn decode(bytes: &[u8; Self::SIZE]) -> Self {
+        Self::get(bytes)
+    }
+}
+
 impl View {
     /// The primary of this view in a cluster of `replica_count`.
     pub fn primary(self, replica_count: u8) -> ReplicaIndex {
@@ -178,6 +222,24 @@ impl Field for Parent {
             view: View::get(&bytes[0..4]),
             checksum: u32::get(&bytes[4..8]),
             checksum_body: u32::get(&bytes[8..12]),
+        }
+    }
+}
+
+impl Field for BlockRef {
+    const SIZE: usize = Self::SIZE;
+    fn put(self, bytes: &mut [u8]) {
+        self.index.put(&mut bytes[0..4]);
+        self.op.put(&mut bytes[4..12]);
+        self.checksum.put(&mut bytes[12..16]);
+        self.checksum_body.put(&mut bytes[16..20]);
+    }
+    fn get(bytes: &[u8]) -> Self {
+        Self {
+            index: u32::get(&bytes[0..4]),
+            op: Op::get(&bytes[4..12]),
+            checksum: u32::get(&bytes[12..16]),
+            checksum_body: u32::get(&bytes[16..20]),
         }
     }
 }
