@@ -53,6 +53,8 @@ pub(crate) struct Repairs {
     pub(crate) prepares: u64,
     pub(crate) headers: u64,
     pub(crate) view_changes: u64,
+    /// Uncertain heads that the logs of others made certain.
+    pub(crate) heads: u64,
     /// Checkpoints written.
     pub(crate) checkpoints: u64,
     /// Checkpoints taken over from others.
@@ -70,6 +72,7 @@ impl Repairs {
         self.prepares += counters.prepares_repaired;
         self.headers += counters.headers_repaired;
         self.view_changes += counters.view_changes;
+        self.heads += counters.heads_resolved;
         self.syncs += counters.syncs;
         let counters = server.executor().store().counters();
         self.checkpoints += counters.checkpoints_written;
@@ -730,12 +733,13 @@ impl Cluster {
                 certain += 1;
                 continue;
             }
-            let head = u32::try_from(replica.op()).expect("a short log");
             let disk = &self.world.borrow().disks[index];
-            // The log is in its first lap, so slot n is op n's.
-            let op_max = self.options.geometry().op_prepare_ok_max(0);
-            let mut above = head + 1..=u32::try_from(op_max).expect("the slots are few");
-            if !above.any(|slot| disk.is_hurt(slot)) {
+            let geometry = self.options.geometry();
+            let op_max = geometry.op_prepare_ok_max(replica.op_checkpoint());
+            let slot_of = |op: u64| {
+                u32::try_from(op % u64::from(geometry.journal_slots)).expect("of few slots")
+            };
+            if !(replica.op() + 1..=op_max).any(|op| disk.is_hurt(slot_of(op))) {
                 return None;
             }
         }

@@ -59,6 +59,7 @@ pub(crate) fn tail(outcome: &Outcome) -> String {
         ("prepares", repairs.prepares),
         ("headers", repairs.headers),
         ("view_changes", repairs.view_changes),
+        ("heads", repairs.heads),
         ("checkpoints", repairs.checkpoints),
         ("syncs", repairs.syncs),
         ("blocks", repairs.blocks),

@@ -4,7 +4,7 @@ use super::dsl::*;
 use super::script::Rule;
 use super::{Survives, Target};
 use vsr::replica::Status;
-use vsr::wire::{DoViewChange, PrepareOk, RequestStartView, StartView, StartViewChange};
+use vsr::wire::{DoViewChange, Op, PrepareOk, RequestStartView, StartView, StartViewChange};
 
 const ALL: [Survives; 5] = [
     Survives::Nothing,
@@ -92,6 +92,7 @@ fn recovery_head_uncertain_casts_no_vote() {
     t.on(R2).stop();
     t.on(R2).corrupt(Target::Prepare(7));
     t.rule(Rule::drop(StartView::CODE), R_, R2);
+    t.rule(Rule::drop(DoViewChange::CODE), R_, R2);
     t.record();
     t.on(R2).start();
     t.run_for(300);
@@ -132,6 +133,92 @@ fn recovery_head_uncertain_believes_no_answer_to_another_life() {
     t.end_all();
     t.run();
     assert_eq!(t.status(R_), Status::Normal);
+    t.finish();
+}
+
+/// Two others have left view 0; the log of one ends in an op that is damaged there and was nowhere
+/// else, so that no log can begin without the third.
+fn view_change_waits_for(t: &mut Scenario, victim: Who, other: Who, op: Op) {
+    let rule = t.rule(Rule::drop(DoViewChange::CODE), R_, R_);
+    t.join(victim, R_);
+    t.run_until("it has left its view, durably", |t| t.log_view(victim) < t.view(victim));
+    t.run_for(200);
+    t.on(victim).stop();
+    t.on(victim).corrupt(Target::Prepare(op));
+    t.on(victim).start();
+    t.run_until("both have left it", |t| t.log_view(other) < t.view(other) && t.hits(rule) > 0);
+    t.end_all();
+    t.run_for(5000);
+    assert_eq!((t.status(victim), t.status(other)), (Status::ViewChange, Status::ViewChange));
+}
+
+/// The one with the damaged head came back: with the log of the others it is whole enough to speak.
+fn view_change_goes_on_with(t: &mut Scenario, who: Who) {
+    t.on(who).start();
+    t.run();
+    assert_eq!((t.status(R_), t.to_repair(R_)), (Status::Normal, 0));
+    assert!(t.view(R_) > 0);
+}
+
+#[test]
+fn recovery_head_uncertain_is_told_by_a_log_of_its_own_view() {
+    let mut t = Scenario::new(3);
+    t.request(5);
+    t.run();
+    t.on(R1).stop();
+    t.on(R1).corrupt(Target::Prepare(7));
+    t.cut(R0, R2);
+    t.ask(C0, 1);
+    t.run_until("it is prepared", |t| t.has(R0, 8));
+    t.on(R0).restart();
+    view_change_waits_for(&mut t, R0, R2, 8);
+    view_change_goes_on_with(&mut t, R1);
+    t.finish();
+}
+
+#[test]
+fn recovery_head_uncertain_is_told_by_a_log_of_a_later_view() {
+    let mut t = Scenario::new(3);
+    t.request(5);
+    t.run();
+    t.on(R1).stop();
+    t.on(R1).corrupt(Target::Prepare(7));
+    t.on(R0).stop();
+    t.run_for(100);
+    t.on(R0).start();
+    t.request(1);
+    let primary = t.by_index(A0);
+    let backup = if primary == R0 { R2 } else { R0 };
+    assert!(t.log_view(primary) > 0);
+    let op = t.op(primary) + 1;
+    t.run();
+    t.cut(primary, backup);
+    t.ask(C0, 1);
+    t.run_until("it is prepared", |t| t.has(primary, op));
+    t.on(primary).restart();
+    view_change_waits_for(&mut t, primary, backup, op);
+    view_change_goes_on_with(&mut t, R1);
+    t.finish();
+}
+
+#[test]
+fn recovery_head_uncertain_is_told_by_a_nack_quorum_that_left_its_view() {
+    let mut t = Scenario::new(3);
+    t.request(5);
+    t.run();
+    t.cut(R0, R2);
+    t.cut(R0, R1);
+    t.ask(C0, 1);
+    t.run_until("it is prepared", |t| t.has(R0, 8));
+    // The primary of view 1 begins a log that nobody else ever sees, and prepares in it.
+    t.rule(Rule::drop(StartView::CODE), R1, R_);
+    t.run_until("view 1 has a log", |t| t.log_view(R1) == 1 && t.has(R1, 8));
+    t.on(R1).stop();
+    t.on(R1).corrupt(Target::Prepare(8));
+    t.end_all();
+    assert_eq!((t.log_view(R0), t.log_view(R2)), (0, 0));
+    view_change_waits_for(&mut t, R0, R2, 8);
+    view_change_goes_on_with(&mut t, R1);
     t.finish();
 }
 

@@ -762,9 +762,8 @@ impl World {
             })
     }
 
-    /// Damage may leave too few that may vote, their heads uncertain or their birth forgotten; or
-    /// the last copy of an op with one whose head is uncertain, while no log can begin without it.
-    /// That is allowed, and only that.
+    /// Damage may leave too few that may vote, their heads uncertain or their birth forgotten. That
+    /// is allowed, and only that.
     fn may_be_stuck(&self) -> bool {
         if self.rots == 0 {
             return false;
@@ -774,13 +773,11 @@ impl World {
         let count = |predicate: fn(&Replica) -> bool| {
             replicas.iter().filter(|replica| predicate(replica)).count()
         };
-        let uncertain = count(|replica| replica.status() == Status::RecoveringHead);
         let voters =
             count(|replica| replica.status() != Status::RecoveringHead && replica.may_vote());
         let quorums = super::Quorums::new(u8::try_from(replicas.len()).unwrap());
         let born = replicas.iter().any(|replica| replica.is_born());
-        (born && voters < usize::from(quorums.view_change))
-            || (uncertain > 0 && count(|replica| replica.status() == Status::Normal) == 0)
+        born && voters < usize::from(quorums.view_change)
     }
 
     fn heal_and_check(&mut self, seed: u64) {

@@ -34,6 +34,7 @@ mod genesis;
 mod normal;
 mod open;
 mod quorums;
+mod recovering_head;
 mod repair;
 mod select;
 mod status;
@@ -132,6 +133,8 @@ pub struct Counters {
     pub syncs: u64,
     /// Views entered.
     pub view_changes: u64,
+    /// Uncertain heads that the logs of others made certain.
+    pub heads_resolved: u64,
     /// Prepares executed.
     pub ops_committed: u64,
     /// Requests in them.
@@ -201,6 +204,9 @@ pub struct Replica {
     view_logs: [Option<MemberLog>; REPLICAS_MAX as usize],
     /// As primary of `view`: the log is selected, and is being repaired.
     selected: bool,
+    /// In `recovering_head`. Bit r: replica r acknowledged nothing of `log_view` that the damaged
+    /// slots above the head may have held.
+    head_nacks: u8,
     /// Of the own `request_start_view`.
     nonce: u64,
     /// The highest view that somebody was heard in.

@@ -72,6 +72,7 @@ impl Replica {
             votes: 0,
             view_logs: Default::default(),
             selected: false,
+            head_nacks: 0,
             nonce: 0,
             view_heard: state.view,
             named_by: 0,

@@ -1097,9 +1097,9 @@ fn messages_at_any_time_never_panic_and_never_undo() {
         let mut prng = Prng::from_seed(seed);
         let log = log_of(&[0; 9]);
         let committed = 7;
-        let mut bench = match prng.below(4) {
+        let mut bench = match prng.below(8) {
             0 => Bench::blank(u8::try_from(1 + prng.below(2)).unwrap()),
-            1 => uncertain().0,
+            1..=5 => uncertain().0,
             _ => Bench::with_log(u8::try_from(1 + prng.below(2)).unwrap(), &log[..5], 0, 3),
         };
         let (mut view, mut log_view, mut commit_max) = (View(0), View(0), 0);

@@ -290,6 +290,14 @@ impl Replica {
             return self.ignore("on_do_view_change", "another incarnation");
         }
         self.on_view_heard(header.replica, header.view, header.incarnation, effects);
+        let log = ViewLog {
+            log_view: command.log_view,
+            commit_max: command.commit_max,
+            set,
+            present: command.present,
+            nack: command.nack,
+        };
+        self.on_log_of_member(header, &log, effects);
         if header.view != self.view || self.primary_of_view() != self.replica {
             return;
         }
@@ -300,13 +308,6 @@ impl Replica {
             }
             return;
         }
-        let log = ViewLog {
-            log_view: command.log_view,
-            commit_max: command.commit_max,
-            set,
-            present: command.present,
-            nack: command.nack,
-        };
         self.view_logs[header.replica.index()] =
             Some(MemberLog { incarnation: header.incarnation, log });
         self.primary_select(effects);
@@ -392,7 +393,12 @@ impl Replica {
     }
 
     /// Replaces the log above the commit point.
-    fn install_log(&mut self, op: Op, commit_max: Op, headers: &[Option<Header<Prepare>>]) {
+    pub(super) fn install_log(
+        &mut self,
+        op: Op,
+        commit_max: Op,
+        headers: &[Option<Header<Prepare>>],
+    ) {
         assert!(op >= commit_max);
         assert!(op >= self.commit_min, "an executed op is never cut");
         self.commit_max = self.commit_max.max(commit_max);
@@ -650,6 +656,7 @@ impl Replica {
         self.votes = 0;
         self.view_logs = Default::default();
         self.nonce = 0;
+        self.head_nacks = 0;
         self.timeouts.vote.stop();
         self.timeouts.view_change_message.stop();
         self.timeouts.view_change_status.pause();

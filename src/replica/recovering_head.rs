@@ -1,0 +1,137 @@
+//! F5: a replica whose head is uncertain, and how the logs of others make it certain.
+//!
+//! A slot above the last op that was found may have held a prepare of `log_view` that was
+//! acknowledged, and is damaged. So the head is not known: the replica votes for nothing and
+//! acknowledges nothing (VRR §4.3, with disks that lie).
+//!
+//! ```text
+//!                     ┌── a start_view, fresh or of a newer view ──► normal
+//!   recovering_head ──┤
+//!                     └── do_view_changes for a view above its own ──► head certain ──► view change
+//! ```
+//!
+//! The second way out is for a cluster that has no log to give, because its view change waits for
+//! this very replica: an op that is damaged elsewhere is intact here, or certainly never was. A
+//! `do_view_change` for a view above L, the `log_view` here, shows a log that is final:
+//!
+//! | its `log_view` | says |
+//! |---|---|
+//! | above L | this log takes the place of the one of L, as its `start_view` would have |
+//! | L | all logs of one view are beginnings of one chain: what is longer there continues here; |
+//! | | and above its head the sender acknowledged nothing of L, and never will |
+//! | below L | the sender acknowledged nothing of L, and never will |
+//!
+//! The head is certain when no damaged slot is left above it, or when what such slots may have held
+//! was not acknowledged by a nack quorum of others: then too few are left to have committed it in
+//! L, and nobody will. (Nor in a later view: who took part in one shows its log, and the first row
+//! holds.) A slot that is damaged at or below the head has a name then, and stays damaged: nothing
+//! here says that it was never acknowledged.
+//!
+//! **Invariants:** a replica in `recovering_head` acknowledges nothing, so that it takes headers
+//! promises nothing; what is cut lies above everything known to be committed; the view L is left in
+//! the same step in which the head becomes certain.
+//!
+//! **Not here:** how a head is found to be uncertain (`open.rs`); the answer of a primary.
+
+use super::{Replica, Status, ViewLog};
+use crate::replica::Effects;
+use crate::wire::{DoViewChange, Header, HeaderSet, Op};
+
+impl Replica {
+    /// The lowest slot that may have held an acknowledged prepare above the head.
+    fn faulty_above_head(&self) -> Option<Op> {
+        let op_max = self.geometry.op_prepare_ok_max(self.op_checkpoint());
+        (self.op + 1..=op_max).find(|op| self.journal.is_faulty(*op))
+    }
+
+    /// Takes from the log of a member what it says of the own head.
+    pub(super) fn on_log_of_member(
+        &mut self,
+        header: &Header<DoViewChange>,
+        log: &ViewLog,
+        effects: &mut Effects,
+    ) {
+        if self.status != Status::RecoveringHead {
+            return;
+        }
+        assert_ne!(header.replica, self.replica);
+        assert!(log.log_view < header.view);
+        if self.log_view < self.view || header.view <= self.view || !self.view_is_durable() {
+            return self.ignore("on_log_of_member", "not about the log of this view");
+        }
+        if !self.may_vote() || !self.counts(header.replica, header.incarnation) {
+            return self.ignore("on_log_of_member", "another incarnation");
+        }
+        let set = &log.set;
+        if set.table.op < self.table.op || !set.table.names(self.replica, self.incarnation) {
+            return self.ignore("on_log_of_member", "another table");
+        }
+        if log.log_view > self.log_view {
+            if !self.may_install(log) {
+                return self.ignore("on_log_of_member", "not a log to go on with");
+            }
+            self.log_view = log.log_view;
+            self.install_log(set.op, log.commit_max, &set.headers);
+            self.table = set.table;
+            self.head = set.clone();
+            return self.leave_recovering_head(header, effects);
+        }
+        if log.log_view == self.log_view && set.op >= self.op && self.may_install(log) {
+            self.extend_head(set);
+        }
+        let Some(faulty) = self.faulty_above_head() else {
+            return self.leave_recovering_head(header, effects);
+        };
+        if log.log_view < self.log_view || set.op < faulty {
+            self.head_nacks |= 1 << header.replica.0;
+        }
+        let nacks = u8::try_from(self.head_nacks.count_ones()).expect("8 bits");
+        assert_eq!(self.head_nacks >> self.replica.0 & 1, 0, "others only");
+        if nacks >= self.quorums.nack {
+            self.leave_recovering_head(header, effects);
+        }
+    }
+
+    /// Whether a log can be that of this replica.
+    fn may_install(&self, log: &ViewLog) -> bool {
+        let set = &log.set;
+        let has_room = set.op <= self.geometry.op_prepare_max(self.op_checkpoint());
+        let known = self.journal.header(self.op);
+        let continues = match (set.header(self.op), known) {
+            (Some(theirs), Some(own)) => theirs.id() == own.id() || log.log_view > self.log_view,
+            _ => true,
+        };
+        let is_committed_kept = set.op >= self.commit_max && set.op >= log.commit_max;
+        has_room && continues && is_committed_kept && set.header(set.op).is_some()
+    }
+
+    /// The log of this view goes on, by its headers; the bodies come by repair.
+    fn extend_head(&mut self, set: &HeaderSet) {
+        assert!(set.op >= self.op);
+        for header in set.headers.iter().rev().flatten() {
+            if header.op() >= self.op {
+                self.journal.insert_header(header);
+            }
+        }
+        self.op = set.op;
+        self.begin_chain();
+        assert!(self.journal.header(self.op).is_some(), "the head is known");
+    }
+
+    fn leave_recovering_head(&mut self, header: &Header<DoViewChange>, effects: &mut Effects) {
+        assert_eq!(self.status, Status::RecoveringHead);
+        assert!(header.view > self.view);
+        // Of a log that ends below what it is known to have held, more than the damage is missing.
+        if self.journal.header(self.op).is_none() || self.commit_max > self.op {
+            return self.ignore("leave_recovering_head", "the log is not whole");
+        }
+        assert!(self.commit_min <= self.op);
+        log::info!("{self}: the logs of others make op {} the head", self.op);
+        self.head_nacks = 0;
+        self.nonce = 0;
+        self.timeouts.request_start_view.stop();
+        self.counters.heads_resolved += 1;
+        self.status = Status::ViewChange;
+        self.transition_to_view_change(header.view, effects);
+    }
+}
