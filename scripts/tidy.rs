@@ -48,12 +48,13 @@ const FLOORS: &[(&str, &[&str])] = &[
         ],
     ),
     ("client", &["constants", "stdx", "wire", "state_machine", "io", "bus"]),
+    ("recovery", &["constants", "stdx", "wire", "storage", "replica", "io", "client"]),
 ];
 
 /// Modules of the standard library that only some floors may use. What is not listed is free.
 const STD_RESERVED: &[(&str, &[&str])] = &[
     ("fs", &["io"]),
-    ("net", &["io", "bus", "server", "client"]),
+    ("net", &["io", "bus", "server", "client", "recovery"]),
     ("thread", &["io"]),
     ("process", &[]),
     ("env", &[]),

@@ -26,6 +26,7 @@ use bytes::Bytes;
 use std::cell::RefCell;
 use std::rc::Rc;
 use vsr::fatal::FatalKind;
+use vsr::recovery::Recovery;
 use vsr::replica::executor::Executor;
 use vsr::replica::{Quorums, Status};
 use vsr::server::{Observer, Server, ServerConfig};
@@ -39,6 +40,10 @@ use vsr::wire::{ClusterId, Command, Header, Message, ReplicaIndex};
 #[cfg(test)]
 #[path = "scenarios/hooks_cluster.rs"]
 mod hooks;
+#[path = "operator.rs"]
+mod operator;
+
+use operator::FileFate;
 
 /// How often the driver looks around, ns.
 const DRIVER_NS: u64 = 10 * MS;
@@ -63,6 +68,8 @@ pub(crate) struct Repairs {
     pub(crate) blocks: u64,
     /// How often a replica whose file was lost and formatted anew was turned away.
     pub(crate) files_refused: u64,
+    /// How often a lost file was replaced by one that the cluster took for it.
+    pub(crate) files_recovered: u64,
 }
 
 impl Repairs {
@@ -90,8 +97,10 @@ struct ReplicaSlot {
     is_abandoned: bool,
     /// It knows, durably, that the cluster was born with it.
     is_member: bool,
-    /// Its file is not the first one it had.
-    is_file_lost: bool,
+    /// What became of its file.
+    file: FileFate,
+    /// Its file is being recovered.
+    recovery: Option<Recovery>,
     /// What was last noted of it.
     noted: (u64, u64, u64, u64),
 }
@@ -187,7 +196,8 @@ impl Cluster {
             restart_at: 0,
             is_abandoned: false,
             is_member: false,
-            is_file_lost: false,
+            file: FileFate::Whole,
+            recovery: None,
             noted: (0, 0, 0, 0),
         });
         let clients = (replicas..processes).map(|process| {
@@ -243,6 +253,9 @@ impl Cluster {
     fn turn_replica(&mut self, process: usize) -> Result<(), Failure> {
         let now = self.now();
         super::run::set_context(now, process);
+        if self.replicas[process].recovery.is_some() {
+            return self.turn_recovery(process);
+        }
         let slot = &mut self.replicas[process];
         let server = slot.server.as_mut().expect("a process that is alive has a server");
         let mut watcher = Watcher {
@@ -256,7 +269,7 @@ impl Cluster {
             return Err(Failure::Correctness(reason));
         }
         if let Err(fatal) = turn {
-            if slot.is_file_lost && fatal.kind == FatalKind::Replaced {
+            if slot.file == FileFate::Formatted && fatal.kind == FatalKind::Replaced {
                 self.refuse(process);
                 return Ok(());
             }
@@ -288,6 +301,7 @@ impl Cluster {
         let status = replica.status() as u64;
         // What is durable stays: a replica that has once known of the birth always will.
         slot.is_member |= replica.may_vote();
+        slot.file.note(replica);
         let noted = (status, u64::from(state.view.0), state.op, state.commit_min);
         let wait = server.wait(vsr::io::IO::monotonic(&mut slot.io));
         let is_news = noted != slot.noted;
@@ -331,8 +345,12 @@ impl Cluster {
         let now = self.now();
         for replica in 0..self.replicas.len() {
             let slot = &self.replicas[replica];
-            if slot.server.is_none() && now >= slot.restart_at && !slot.is_abandoned {
-                self.start(replica)?;
+            let is_dead = slot.server.is_none() && slot.recovery.is_none();
+            if is_dead && now >= slot.restart_at && !slot.is_abandoned {
+                match slot.file {
+                    FileFate::Missing => self.begin_recovery(replica),
+                    _ => self.start(replica)?,
+                }
             }
         }
         for process in 0..self.paused_until.len() {
@@ -515,6 +533,10 @@ impl Cluster {
 
     /// Kills a replica, if it lives.
     fn crash(&mut self, replica: usize) {
+        if self.replicas[replica].recovery.is_some() {
+            self.world.borrow_mut().scheduler.fault(replica, Fault::CrashRecovering, 0, 0);
+            return self.abandon_recovery(replica);
+        }
         let Some(server) = self.replicas[replica].server.take() else { return };
         self.repairs.add(&server);
         drop(server);
@@ -528,34 +550,6 @@ impl Cluster {
         if is_doomed && ppm(self.options.file_lost).happens(&mut self.prng) {
             self.lose_file(replica);
         }
-    }
-
-    /// A dead replica loses its file, and somebody makes the mistake to format a new one.
-    fn lose_file(&mut self, replica: usize) {
-        let slot = &mut self.replicas[replica];
-        assert!(slot.server.is_none());
-        slot.is_file_lost = true;
-        slot.is_member = false;
-        let incarnation = self.prng.next_u64().max(1);
-        let replica_count = u8::try_from(self.replicas.len()).expect("at most six");
-        let index = ReplicaIndex(u8::try_from(replica).expect("at most six"));
-        let geometry = self.options.geometry();
-        let state =
-            SuperblockState::formatted(CLUSTER, index, replica_count, incarnation, geometry);
-        let world = &mut *self.world.borrow_mut();
-        let disk = &mut world.disks[replica];
-        disk.lose();
-        format(disk, None, &state);
-        world.scheduler.fault(replica, Fault::FileLost, 0, 0);
-        self.checkers.on_file_lost(u8::try_from(replica).expect("at most six"));
-    }
-
-    /// The cluster does not take the new file for the lost one: the process has ended itself.
-    fn refuse(&mut self, replica: usize) {
-        self.replicas[replica].server = None;
-        self.repairs.files_refused += 1;
-        self.world.borrow_mut().scheduler.note(replica, "refused", 0, 0);
-        self.kill(replica, false);
     }
 
     fn kill(&mut self, replica: usize, is_silent: bool) {
@@ -620,9 +614,9 @@ impl Cluster {
 
     fn choose_core(&mut self) -> Vec<usize> {
         let mut all: Vec<usize> = (0..self.replicas.len()).collect();
-        // A lost file is replaced by nothing, if there is a cluster that knows of it.
+        // A blank file is in the place of a lost one for ever, if a cluster knows of that.
         if self.is_born() {
-            all.retain(|replica| !self.replicas[*replica].is_file_lost);
+            all.retain(|replica| self.replicas[*replica].file != FileFate::Formatted);
         }
         let least = usize::from(self.quorums().view_change);
         let count = least + self.prng.index(all.len() - least + 1);
@@ -634,7 +628,11 @@ impl Cluster {
         if !core.iter().any(|replica| self.replicas[*replica].is_member) {
             return all;
         }
-        while !rest.is_empty() && !self.is_sufficient(&core) {
+        // A file in the place of a lost one votes only once the others have begun a view with it.
+        let voters = |core: &[usize]| {
+            core.iter().filter(|replica| self.replicas[**replica].file.has_joined()).count()
+        };
+        while !rest.is_empty() && (!self.is_sufficient(&core) || voters(&core) < least) {
             core.push(rest.swap_remove(self.prng.index(rest.len())));
             core.sort_unstable();
         }
@@ -647,8 +645,11 @@ impl Cluster {
     fn is_sufficient(&self, core: &[usize]) -> bool {
         let disks = &self.world.borrow().disks;
         let missing = |slot: u32| {
-            let is_missing =
-                |replica: &usize| !core.contains(replica) || disks[*replica].is_hurt(slot);
+            let is_missing = |replica: &usize| {
+                !core.contains(replica)
+                    || disks[*replica].is_hurt(slot)
+                    || !self.replicas[*replica].file.is_complete()
+            };
             (0..self.replicas.len()).filter(is_missing).count()
         };
         let is_whole = core.len() == self.replicas.len();
@@ -687,7 +688,7 @@ impl Cluster {
         let mut view = None;
         for &index in core {
             // It was drawn while nobody knew yet that the cluster is born, and is refused since.
-            if self.replicas[index].is_file_lost && self.is_born() {
+            if self.replicas[index].file == FileFate::Formatted && self.is_born() {
                 continue;
             }
             let Some(server) = &self.replicas[index].server else {
@@ -720,11 +721,14 @@ impl Cluster {
     /// chunks, is not always.
     pub(crate) fn excuse(&self, core: &[usize]) -> Option<&'static str> {
         // Nothing after the genesis was ever committed, since nobody may acknowledge it.
-        if !self.is_born() && self.replicas.iter().any(|slot| slot.is_file_lost) {
+        if !self.is_born() && self.replicas.iter().any(|slot| slot.file.is_lost()) {
             return Some("file_lost_before_birth");
         }
         let mut certain = 0;
         for &index in core {
+            if !self.replicas[index].file.has_joined() {
+                continue; // It waits for a primary, as those whose head is uncertain do.
+            }
             let replica = self.replicas[index].server.as_ref()?.replica();
             if replica.is_primary() {
                 return None;
@@ -751,7 +755,7 @@ impl Cluster {
     pub(crate) fn finals(&mut self, core: &[usize]) -> Vec<FinalState> {
         let mut states = Vec::new();
         for &index in core {
-            if self.replicas[index].is_file_lost {
+            if self.replicas[index].file == FileFate::Formatted {
                 continue; // It was refused.
             }
             // Blocks that are not in memory come while the world goes on.

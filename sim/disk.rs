@@ -40,7 +40,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::rc::Rc;
 use vsr::constants::{HEADERS_PER_SECTOR, SECTOR_SIZE};
-use vsr::io::{Event, FileToken};
+use vsr::io::{Event, FileToken, OpenError};
 use vsr::stdx::{AlignedBuffer, Prng};
 use vsr::storage::layout::{SUPERBLOCK_COPIES, SUPERBLOCK_COPY_SIZE};
 use vsr::storage::{Geometry, Layout};
@@ -130,6 +130,10 @@ pub(crate) struct Disk {
     /// One more than the highest slot that was written since the format.
     slots_used: u32,
     is_healed: bool,
+    /// There is a file.
+    exists: bool,
+    /// It is being created, and nobody counts on it yet.
+    is_new: bool,
 }
 
 impl Atlas {
@@ -198,6 +202,8 @@ impl Disk {
             operation_next: 0,
             slots_used: 0,
             is_healed: false,
+            exists: true,
+            is_new: false,
         }
     }
 
@@ -214,8 +220,39 @@ impl Disk {
     /// The file is gone.
     pub(crate) fn lose(&mut self) {
         assert!(self.in_flight.is_empty(), "its process is dead");
-        self.sectors.fill_with(|| None);
+        self.sectors.clear();
+        self.sectors.resize(self.sector_count(), None);
         self.unreadable.clear();
+        self.hurt_prepares.clear();
+        self.hurt_headers.clear();
+        self.slots_used = 0;
+        self.exists = false;
+        self.is_new = false;
+    }
+
+    fn sector_count(&self) -> usize {
+        usize::try_from(self.layout.grid_offset()).expect("some MiB") / SECTOR
+    }
+
+    /// Opens the file that is there.
+    pub(crate) fn open(&mut self) -> Result<(), OpenError> {
+        if self.exists { Ok(()) } else { Err(OpenError::NotFound) }
+    }
+
+    /// Creates the file, whose writes are spared until [`Disk::end_creation`].
+    pub(crate) fn create(&mut self) -> Result<(), OpenError> {
+        if self.exists {
+            return Err(OpenError::Exists);
+        }
+        self.exists = true;
+        self.is_new = true;
+        Ok(())
+    }
+
+    /// The file is complete: from now on it is as good as the disk is.
+    pub(crate) fn end_creation(&mut self) {
+        assert!(self.exists && self.is_new);
+        self.is_new = false;
         self.slots_used = 0;
     }
 
@@ -223,6 +260,7 @@ impl Disk {
 
     /// Writes at once, faultlessly: for the format.
     pub(crate) fn format(&mut self, offset: u64, bytes: &[u8]) {
+        self.exists = true;
         self.store(offset, bytes);
     }
 
@@ -549,7 +587,7 @@ impl Disk {
     /// Whether what lies at `offset` may be damaged; with `is_lie`, in a way that leaves no trace
     /// there: a write that was lost, or went elsewhere.
     fn may_damage(&self, offset: u64, is_lie: bool) -> bool {
-        if self.is_healed {
+        if self.is_healed || self.is_new {
             return false;
         }
         match self.place(offset) {

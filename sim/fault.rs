@@ -91,7 +91,7 @@ kinds! {
     WriteUndone = "write_undone",
     /// A copy of the superblock is damaged.
     SuperblockDamaged = "superblock_damaged",
-    /// The file of a dead replica is gone, and somebody formats a new one in its place.
+    /// The file of a dead replica is gone.
     FileLost = "file_lost",
     /// A process is killed; its peers see resets.
     CrashReset = "crash_reset",
@@ -99,6 +99,8 @@ kinds! {
     CrashSilent = "crash_silent",
     /// A process is killed while it opens its data file.
     CrashOpening = "crash_opening",
+    /// The process that recovers a lost file is killed.
+    CrashRecovering = "crash_recovering",
     /// A process is started again.
     Restart = "restart",
     /// All replicas are stopped and started, one after the other.

@@ -157,8 +157,11 @@ knobs! {
     rot in 0 ..= 1000000,
     /// Of each write in flight at a crash: all of it is done, or none.
     whole_at_crash in 0 ..= 1000000,
-    /// Of each crash of one of the replicas: its file is lost, and formatted anew.
+    /// Of each crash of one of the replicas: its file is lost.
     file_lost in 0 ..= 1000000,
+    /// Of each file that is lost, or was formatted anew and refused: it is recovered; else it is
+    /// formatted anew.
+    recover in 0 ..= 1000000,
 
     /// Of each replica and 10 ms.
     crash in 0 ..= 100000,
@@ -291,6 +294,7 @@ impl Options {
         self.clock_jump = mood.fault(prng, [500, 10_000]);
         self.clock_jump_max = one_of(prng, [50_000, 10_000_000, 3_600_000_000, 30_000_000_000_000]);
         self.file_lost = mood.fault(prng, [50_000, 300_000, 1_000_000]);
+        self.recover = one_of(prng, [0, 500_000, 1_000_000]);
     }
 
     /// The geometry of the data files.

@@ -64,6 +64,7 @@ pub(crate) fn tail(outcome: &Outcome) -> String {
         ("syncs", repairs.syncs),
         ("blocks", repairs.blocks),
         ("files_refused", repairs.files_refused),
+        ("files_recovered", repairs.files_recovered),
     ] {
         lines.push(format!("repair   {name:<20} {count:>10}"));
     }

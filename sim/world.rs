@@ -67,8 +67,11 @@ impl World {
 
     /// Opens the one file of a replica.
     pub(super) fn open_file(&mut self, process: usize, mode: OpenMode) -> Result<(), OpenError> {
-        assert_eq!(mode, OpenMode::Existing, "files of this world are formatted from outside");
-        if process < self.disks.len() { Ok(()) } else { Err(OpenError::NotFound) }
+        let Some(disk) = self.disks.get_mut(process) else { return Err(OpenError::NotFound) };
+        match mode {
+            OpenMode::Create => disk.create(),
+            OpenMode::Existing | OpenMode::ReadOnly => disk.open(),
+        }
     }
 
     /// Hands over what waits for a process. While it `is_opening`, its disk takes no time.

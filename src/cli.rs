@@ -59,6 +59,8 @@ enum RawCommand {
     Format(RawFormat),
     /// Run a replica
     Start(RawStart),
+    /// Rebuild the lost data file of a replica from the living others; never overwrites
+    Recover(RawRecover),
     /// Write a value
     Put {
         /// The key
@@ -189,6 +191,28 @@ struct RawStart {
 }
 
 #[derive(Debug, Args)]
+struct RawRecover {
+    /// Which replica, from 0
+    #[arg(long, value_name = "I")]
+    replica: u8,
+    /// The addresses of all replicas, in order, separated by commas
+    #[arg(long, value_name = "A0,A1,…", env = "VSR_ADDRESSES")]
+    addresses: String,
+    /// The data file to write [default: replica-I.vsr]
+    #[arg(long, value_name = "PATH")]
+    data: Option<PathBuf>,
+    /// The cluster's number
+    #[arg(long, value_name = "ID", value_parser = cluster, default_value = "0")]
+    cluster: ClusterId,
+    /// How long to try, such as 500ms or 5s; writing the file is not counted
+    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "30s")]
+    timeout: Duration,
+    /// Accept a file system without direct I/O
+    #[arg(long)]
+    development: bool,
+}
+
+#[derive(Debug, Args)]
 struct RawClient {
     /// The addresses of all replicas, in order, separated by commas
     #[arg(long, value_name = "A0,A1,…", env = "VSR_ADDRESSES")]
@@ -261,6 +285,7 @@ struct RawSim {
 pub(crate) enum Command {
     Format(Format),
     Start(Start),
+    Recover(Recover),
     Put { key: Vec<u8>, value: Vec<u8>, client: Client },
     Get { key: Vec<u8>, client: Client },
     Delete { key: Vec<u8>, client: Client },
@@ -296,6 +321,17 @@ pub(crate) struct Start {
     pub(crate) size_limit: u64,
     pub(crate) development: bool,
     pub(crate) log_level: Option<log::LevelFilter>,
+}
+
+/// `vsr recover`. The replica is one of the addresses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Recover {
+    pub(crate) path: PathBuf,
+    pub(crate) replica: ReplicaIndex,
+    pub(crate) cluster: ClusterId,
+    pub(crate) addresses: Vec<SocketAddr>,
+    pub(crate) timeout: Duration,
+    pub(crate) development: bool,
 }
 
 /// What all client commands have in common. 1 to 6 addresses.
@@ -345,6 +381,7 @@ impl Raw {
         Ok(match self.command {
             RawCommand::Format(raw) => Command::Format(raw.valid()?),
             RawCommand::Start(raw) => Command::Start(raw.valid()?),
+            RawCommand::Recover(raw) => Command::Recover(raw.valid()?),
             RawCommand::Put { key, value, client } => Command::Put {
                 key: key.into_vec(),
                 value: value.into_vec(),
@@ -413,13 +450,7 @@ impl RawFormat {
 impl RawStart {
     fn valid(self) -> Result<Start, String> {
         let addresses = addresses(&self.addresses)?;
-        let replica = ReplicaIndex(self.replica);
-        if replica.index() >= addresses.len() {
-            let (count, last) = (addresses.len(), addresses.len() - 1);
-            return Err(format!(
-                "--replica={replica}: --addresses names {count}, for replicas 0 to {last}"
-            ));
-        }
+        let replica = replica_among(self.replica, &addresses)?;
         let listen = match self.listen {
             Some(text) => Some(address(&text).map_err(|reason| format!("--listen: {reason}"))?),
             None => None,
@@ -436,6 +467,33 @@ impl RawStart {
             log_level: self.log_level,
         })
     }
+}
+
+impl RawRecover {
+    fn valid(self) -> Result<Recover, String> {
+        let addresses = addresses(&self.addresses)?;
+        let replica = replica_among(self.replica, &addresses)?;
+        Ok(Recover {
+            path: self.data.unwrap_or_else(|| data_path(replica)),
+            replica,
+            cluster: self.cluster,
+            addresses,
+            timeout: self.timeout,
+            development: self.development,
+        })
+    }
+}
+
+/// The replica of this index, which must have one of the addresses.
+fn replica_among(index: u8, addresses: &[SocketAddr]) -> Result<ReplicaIndex, String> {
+    let replica = ReplicaIndex(index);
+    if replica.index() >= addresses.len() {
+        let (count, last) = (addresses.len(), addresses.len() - 1);
+        return Err(format!(
+            "--replica={replica}: --addresses names {count}, for replicas 0 to {last}"
+        ));
+    }
+    Ok(replica)
 }
 
 impl RawClient {

@@ -24,3 +24,5 @@ pub mod client;
 pub mod bus;
 
 pub mod server;
+
+pub mod recovery;

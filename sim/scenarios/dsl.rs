@@ -24,6 +24,7 @@ use crate::sim::report::entry_line;
 use crate::sim::run::Failure;
 use crate::sim::scheduler::{MS, SECOND};
 use bytes::Bytes;
+use vsr::recovery::{Obstacle, Recovery, Stage};
 use vsr::replica::{Replica, Status};
 use vsr::wire::{CommandPart, Op, StatusReport};
 
@@ -238,6 +239,18 @@ impl Scenario {
     fn all(&self, who: Who, what: impl Fn(&Replica) -> bool) -> bool {
         let mut replicas = self.resolve(who).into_iter().map(|index| self.cluster.replica(index));
         replicas.all(|replica| replica.is_some_and(&what))
+    }
+
+    /// How far the recovery of its file is, while there is one.
+    pub(super) fn stage(&self, who: Who) -> Option<Stage> {
+        let [index] = self.resolve(who)[..] else { panic!("one is meant") };
+        self.cluster.recovery(index).map(Recovery::stage)
+    }
+
+    /// What stands in the way of the recovery of its file.
+    pub(super) fn obstacle(&self, who: Who) -> Option<Obstacle> {
+        let [index] = self.resolve(who)[..] else { panic!("one is meant") };
+        self.cluster.recovery(index).map(Recovery::obstacle)
     }
 
     pub(super) fn to_repair(&self, who: Who) -> u64 {
@@ -713,6 +726,27 @@ impl On<'_> {
         for index in self.who {
             let disks = &mut self.t.cluster.world.borrow_mut().disks;
             disks[index].misdirect_prepare_write(op, target, image);
+        }
+    }
+
+    /// The dead one's file is lost.
+    pub(super) fn lose_file(self) {
+        for index in self.who {
+            self.t.cluster.lose(index);
+        }
+    }
+
+    /// Somebody recovers its lost file, and starts it.
+    pub(super) fn recover(self) {
+        for index in self.who {
+            self.t.cluster.recover(index);
+        }
+    }
+
+    /// The file that was taken for lost is there again.
+    pub(super) fn bring_back(self, image: &Image) {
+        for index in self.who {
+            self.t.cluster.bring_back(index, image);
         }
     }
 

@@ -3,11 +3,13 @@
 //!
 //! **Invariants:** nothing happens by chance: the driver of the faults sleeps.
 
+use super::operator::FileFate;
 use super::{CLUSTER, Cluster, Failure, format};
 use crate::sim::disk::Disk;
 use crate::sim::options::Options;
-use crate::sim::scenarios::{ClientScript, Survives};
+use crate::sim::scenarios::{ClientScript, Image, Survives};
 use crate::sim::workload::ClientSlot;
+use vsr::recovery::Recovery;
 use vsr::replica::Replica;
 use vsr::server::Server;
 use vsr::state_machine::kv::Kv;
@@ -100,6 +102,35 @@ impl Cluster {
             self.replicas[replica].restart_at = u64::MAX;
         }
         result
+    }
+
+    /// Its file is lost, and nobody does anything about it.
+    pub(crate) fn lose(&mut self, replica: usize) {
+        let slot = &mut self.replicas[replica];
+        assert!(slot.server.is_none(), "its process is dead");
+        slot.file = FileFate::Missing;
+        slot.is_member = false;
+        slot.restart_at = u64::MAX;
+        self.checkers.on_file_lost(u8::try_from(replica).expect("at most six"));
+        self.world.borrow_mut().disks[replica].lose();
+    }
+
+    /// The file that it had before is there again.
+    pub(crate) fn bring_back(&mut self, replica: usize, image: &Image) {
+        self.lose(replica);
+        self.replicas[replica].file = FileFate::Whole;
+        self.world.borrow_mut().disks[replica].bring_back(image);
+    }
+
+    /// Begins to recover its lost file, as soon as the driver looks.
+    pub(crate) fn recover(&mut self, replica: usize) {
+        assert_eq!(self.replicas[replica].file, FileFate::Missing);
+        self.replicas[replica].restart_at = 0;
+    }
+
+    /// The recovery that is under way.
+    pub(crate) fn recovery(&self, replica: usize) -> Option<&Recovery> {
+        self.replicas[replica].recovery.as_ref()
     }
 
     /// Its file is lost, and an operator formats it anew.

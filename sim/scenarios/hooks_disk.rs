@@ -106,6 +106,12 @@ impl Disk {
         self.sectors.clone()
     }
 
+    /// Puts back a file that was lost.
+    pub(crate) fn bring_back(&mut self, image: &Image) {
+        self.sectors.clone_from(image);
+        self.exists = true;
+    }
+
     /// Puts all sectors back: what was written since was lost.
     pub(crate) fn restore(&mut self, image: &Image) {
         assert!(self.in_flight.is_empty(), "of a process that is dead");

@@ -23,6 +23,7 @@
 //! | D11 | damage is taken for absence | `view_change_damaged_op_is_not_nacked` |
 //! | | | `disk_acknowledged_op_damaged_is_waited_for` |
 //! | D12 | a lost file is formatted again | `genesis_file_lost_after_birth_forgets_…` |
+//! | | | `lost_file_recovered_forgets_no_acknowledgement` |
 //! | D13 | a file of another replica is believed | `recovery_file_of_another_replica_is_refused` |
 //! | | bits that no checksum covers | the tests of `storage`, which flip each of them |
 //! | D14 | more copies lost than borne | `disk_acknowledged_op_damaged_everywhere_stops_…` |
@@ -72,6 +73,7 @@ mod clock;
 mod disk;
 mod dsl;
 mod genesis;
+mod lost_files;
 mod normal;
 mod reads;
 mod recovery;

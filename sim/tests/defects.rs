@@ -101,6 +101,13 @@ cases! {
     "genesis_by_quorum":
         "file_lost=1000000" "crash=20000" "restart_mean=20000" "write_mean=200000" "replicas=3"
         "loss=0" "clients=1" "delay_mean=100000";
+    "recovered_votes_at_once":
+        "file_lost=1000000" "recover=1000000" "crash=1000" "replicas=3" "restart_mean=300000"
+        "requests=1000" "think_mean=50000" "delay_mean=1000" "write_mean=500";
+    "second_genesis":
+        "file_lost=1000000" "recover=0" "crash=5000" "crash_opening=0" "replicas=3"
+        "restart_mean=20000" "delay_min=0" "delay_mean=100" "write_mean=50" "loss=0" "refuse=0"
+        "slow=0" "unanswered=0" "half_open=0" "accept_fail=0" "accept_late=0";
 }
 
 /// How a run ended.

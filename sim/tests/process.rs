@@ -7,6 +7,7 @@
 //!   disk         rot in the journal, a full log, a full disk
 //!   connections  clients that leave, frames in pieces, garbage, half-open connections
 //!   input        everything a person can get wrong
+//!   recover      data files that are gone
 //!   resources    CPU, memory and start time of an idle replica
 //! ```
 //!
@@ -23,4 +24,5 @@ mod harness;
 mod input;
 mod normal;
 mod pause;
+mod recover;
 mod resources;

@@ -56,7 +56,7 @@ use crate::constants::{ENTRY_SIZE, HEADER_SIZE, REPLICAS_MAX, TICK_NS};
 use crate::stdx::{Prng, defect};
 use crate::wire::{
     Author, ClientId, ClusterId, Command, Eviction, EvictionReason, Header, Message, Op, Operation,
-    PingClient, PongClient, Reject, RejectReason, ReplicaIndex, Reply, Request, View,
+    PingClient, PongClient, Recover, Reject, RejectReason, ReplicaIndex, Reply, Request, View,
 };
 use bytes::Bytes;
 
@@ -258,6 +258,14 @@ impl ClientCore {
         self.begin(Operation::Query, 0, request, body, sends);
     }
 
+    /// Asks for `recover`. The session must be open, and nothing in flight.
+    pub fn recover(&mut self, recover: &Recover, sends: &mut Vec<Send>) {
+        assert!(self.is_registered());
+        let request = self.request_take();
+        let body = Bytes::copy_from_slice(&recover.encode());
+        self.begin(Operation::Recover, self.session, request, body, sends);
+    }
+
     /// Closes the session. It must be open, and nothing in flight.
     pub fn deregister(&mut self, sends: &mut Vec<Send>) {
         assert!(self.is_registered());
@@ -346,7 +354,7 @@ impl ClientCore {
         match flight.operation {
             // A register may still be committed: the next one of this core then finds its session.
             Operation::Query | Operation::Register => GaveUp::NotDone,
-            Operation::Apply | Operation::Deregister => {
+            Operation::Apply | Operation::Deregister | Operation::Recover => {
                 self.state = State::Ended;
                 let is_unknown = flight.handed_over && !defect!("timeout_is_not_done");
                 if is_unknown { GaveUp::Unknown } else { GaveUp::NotDone }
@@ -448,7 +456,7 @@ impl ClientCore {
                 self.state = State::Ended;
                 Some(Outcome::Deregistered)
             }
-            Operation::Apply | Operation::Query => {
+            Operation::Apply | Operation::Query | Operation::Recover => {
                 self.state = State::Idle;
                 Some(Outcome::Answered(Answer {
                     op: reply.op,
@@ -484,7 +492,11 @@ impl ClientCore {
                 None
             }
             RejectReason::Busy => None,
-            RejectReason::Invalid | RejectReason::StoreFull | RejectReason::TooLarge => {
+            RejectReason::Invalid
+            | RejectReason::StoreFull
+            | RejectReason::TooLarge
+            | RejectReason::ReplicaHeard
+            | RejectReason::TableChanged => {
                 let in_session = flight.session != 0;
                 if in_session && flight.copies > 1 {
                     return None;

@@ -18,7 +18,8 @@ use crate::constants::TICK_NS;
 use crate::io::{IO, SocketId};
 use crate::stdx::Prng;
 use crate::wire::{
-    Author, ClientId, ClusterId, Command, Message, ReplicaIndex, RequestStatus, StatusReport, View,
+    Author, ClientId, ClusterId, Command, Message, Recover, ReplicaIndex, RequestStatus,
+    StatusReport, View,
 };
 use bytes::Bytes;
 use std::net::SocketAddr;
@@ -92,6 +93,11 @@ impl Endpoint {
     /// See [`ClientCore::query`].
     pub fn query(&mut self, body: Bytes) {
         self.core.query(body, &mut self.sends);
+    }
+
+    /// See [`ClientCore::recover`].
+    pub fn recover(&mut self, recover: &Recover) {
+        self.core.recover(recover, &mut self.sends);
     }
 
     /// See [`ClientCore::deregister`].

@@ -318,6 +318,13 @@ impl fmt::Display for ClientError {
                 "refused, not done: the request is larger than a message of this cluster \
                  (too_large); its size was chosen with `vsr format --message-size`",
             ),
+            Self::Rejected(RejectReason::ReplicaHeard) => f.write_str(
+                "refused, not done: the replica was heard within the last 3 s (replica_heard): its \
+                 data file is not lost; end it first, or let it live",
+            ),
+            Self::Rejected(RejectReason::TableChanged) => f.write_str(
+                "refused, not done: another recovery came in between (table_changed): try again",
+            ),
             Self::Rejected(RejectReason::NotPrimary | RejectReason::Busy) => {
                 f.write_str("refused, not done: no primary had room for it; try again")
             }

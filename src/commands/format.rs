@@ -115,14 +115,14 @@ fn pump<I: IO>(io: &mut I, file: FileId, format: &mut Format) -> std::io::Result
 }
 
 /// Removes what a failed format leaves; what is to be said about that.
-fn remove(path: &Path) -> String {
+pub(super) fn remove(path: &Path) -> String {
     match std::fs::remove_file(path) {
         Ok(()) => "nothing was left behind".into(),
         Err(error) => format!("remove the file by hand, it is of no use ({error})"),
     }
 }
 
-fn write_fatal(path: &Path, error: &std::io::Error, removed: &str) -> Fatal {
+pub(super) fn write_fatal(path: &Path, error: &std::io::Error, removed: &str) -> Fatal {
     let path = path.display();
     match error.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
@@ -143,12 +143,12 @@ fn write_fatal(path: &Path, error: &std::io::Error, removed: &str) -> Fatal {
     }
 }
 
-fn open_fatal(path: &Path, error: &OpenError) -> Fatal {
+pub(super) fn open_fatal(path: &Path, error: &OpenError) -> Fatal {
     let path = path.display();
     match error {
         OpenError::Exists => Fatal::new(
             FatalKind::Exists,
-            format!("{path} exists, and format never overwrites; choose another --data"),
+            format!("{path} exists, and is never overwritten; choose another --data"),
         ),
         OpenError::NotFound => Fatal::new(
             FatalKind::NotFound,

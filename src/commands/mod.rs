@@ -18,6 +18,7 @@ mod format;
 mod histogram;
 mod json;
 mod kv;
+mod recover;
 mod start;
 mod status;
 
@@ -50,6 +51,10 @@ pub(crate) enum Failure {
     Client(ClientError),
     /// No answer, nothing was done, and it is known why.
     Estranged(&'static str),
+    /// Not possible as things are; nothing was done.
+    Refused(String),
+    /// Something may have been done, and what to do now.
+    Unknown(String),
     /// A replica cannot go on, or cannot begin.
     Fatal(Fatal),
     /// The result could not be written.
@@ -74,6 +79,7 @@ pub(crate) fn run(command: Command) -> Result {
     match command {
         Command::Format(arguments) => format::run(&arguments),
         Command::Start(arguments) => start::run(arguments),
+        Command::Recover(arguments) => recover::run(&arguments),
         Command::Put { key, value, client } => kv::put(&key, &value, &client),
         Command::Get { key, client } => kv::get(&key, &client),
         Command::Delete { key, client } => kv::delete(&key, &client),
@@ -147,18 +153,17 @@ fn connect(arguments: &cli::Client) -> Result<Client<MioIO>> {
     Ok(Client::connect(io_new(false)?, config))
 }
 
+const DISMISSED: &str = "the replicas close the connection without an answer, so they are of \
+    another cluster or version: compare --cluster with that of `vsr format`, and `vsr version`";
+const MISDIRECTED: &str = "a replica answered at the address of another: give --addresses in the \
+    order of the replicas, as `vsr start` has them";
+
 /// Why replicas that are there do not answer, if that is known.
 fn estranged(client: &Client<MioIO>) -> Option<&'static str> {
     if client.is_dismissed() {
-        return Some(
-            "the replicas close the connection without an answer, so they are of another cluster \
-             or version: compare --cluster with that of `vsr format`, and `vsr version`",
-        );
+        return Some(DISMISSED);
     }
-    client.is_misdirected().then_some(
-        "a replica answered at the address of another: give --addresses in the order of the \
-         replicas, as `vsr start` has them",
-    )
+    client.is_misdirected().then_some(MISDIRECTED)
 }
 
 /// What to tell of an error of `client`.
@@ -189,8 +194,9 @@ impl Failure {
                 2
             }
             Self::Client(ClientError::Unavailable | ClientError::Rejected(_))
-            | Self::Estranged(_) => 3,
-            Self::Client(ClientError::OutcomeUnknown(_)) => 4,
+            | Self::Estranged(_)
+            | Self::Refused(_) => 3,
+            Self::Client(ClientError::OutcomeUnknown(_)) | Self::Unknown(_) => 4,
             Self::Fatal(fatal) => fatal.exit_status(),
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
             Self::Output(_) => FatalKind::OperatingSystem as u8,
@@ -210,6 +216,8 @@ impl fmt::Display for Failure {
             Self::Usage(text) => f.write_str(text),
             Self::Client(error) => error.fmt(f),
             Self::Estranged(why) => write!(f, "unavailable, nothing was done: {why}"),
+            Self::Refused(why) => write!(f, "refused, nothing was done: {why}"),
+            Self::Unknown(why) => write!(f, "outcome unknown: {why}"),
             Self::Fatal(fatal) => fatal.fmt(f),
             Self::Output(error) => write!(f, "stdout: {error}"),
         }

@@ -172,7 +172,7 @@ impl Replica {
 
     /// The executor has the state of a checkpoint, and all blocks of it are here.
     pub fn on_checkpoint_loaded(&mut self, loaded: &Loaded, effects: &mut Effects) {
-        let Loaded { checkpoint, previous, header } = *loaded;
+        let Loaded { checkpoint, previous, header, table } = *loaded;
         assert_eq!(header.op(), checkpoint.op);
         if checkpoint != self.checkpoints.current || self.checkpoints.load_pending {
             return self.ignore("on_checkpoint_loaded", "another one is being taken over");
@@ -180,6 +180,8 @@ impl Replica {
         assert!(self.checkpoints.loading);
         assert_eq!(self.commit_min, self.checkpoints.current.op);
         assert!(previous.op < self.commit_min);
+        // The superblock that names a checkpoint has the table of the log behind it.
+        assert!(table.is_none_or(|table| table.op <= self.table.op));
         self.checkpoints.loading = false;
         let timestamp_end = header.command.timestamp + u64::from(header.command.entry_count);
         self.timestamp_next = self.timestamp_next.max(timestamp_end);

@@ -481,7 +481,7 @@ impl World {
         let author =
             Author { cluster: CLUSTER, view: View(0), replica: ReplicaIndex(0), incarnation: 0 };
         let header = crate::wire::Header::seal(&author, command, &[]);
-        let loaded = Loaded { checkpoint: load.checkpoint, previous, header };
+        let loaded = Loaded { checkpoint: load.checkpoint, previous, header, table: None };
         self.input(index, |replica, effects| replica.on_checkpoint_loaded(&loaded, effects));
     }
 

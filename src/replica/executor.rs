@@ -19,8 +19,8 @@
 //! on, and so are the replies; ops are executed in order, each entry exactly once; an attempt that
 //! is suspended leaves nothing behind; between entries the store is settled.
 //!
-//! **Not here:** which prepares are committed; genesis, which changes the replica and not the
-//! state machine; what is gathered or prepared.
+//! **Not here:** which prepares are committed; genesis and recoveries, which change the replica and
+//! not the state machine; what is gathered or prepared.
 
 use super::checkpoint::CheckpointLoad;
 use super::sessions::{Decision, RequestId, Sessions, StoredReply};
@@ -31,12 +31,15 @@ use crate::state_machine::{
 };
 use crate::stdx::defect;
 use crate::storage::Geometry;
-use crate::store::{self, Digest, Stop, Store};
+use crate::store::{self, Digest, Stop, Store, TABLE_SYSTEM};
 use crate::wire::{
-    BlockRef, ClientId, Entries, Entry, EvictionReason, Header, Message, Op, Operation, Prepare,
-    RejectReason, Request,
+    BlockRef, ClientId, Entries, Entry, EvictionReason, Header, IncarnationTable, Message, Op,
+    Operation, Prepare, Recover, RejectReason, Request,
 };
 use bytes::Bytes;
+
+/// In the framework's space of the store, beside the sessions: the table of incarnations.
+const KEY_INCARNATIONS: &[u8] = &[3];
 
 /// What to do with a request that has come in.
 #[derive(Debug, PartialEq, Eq)]
@@ -109,6 +112,8 @@ pub struct Loaded {
     pub previous: BlockRef,
     /// The header of the op that it is of.
     pub header: Header<Prepare>,
+    /// The table of incarnations in it; `None` if it is still that of the genesis.
+    pub table: Option<IncarnationTable>,
 }
 
 /// An attempt at an entry was suspended and abandoned.
@@ -188,13 +193,14 @@ impl<S: StateMachine> Executor<S> {
                 return None;
             }
         }
+        let Ok(table) = self.table_kept() else { return None };
         self.loading = None;
         let header = Header::decode_prepare(self.store.loaded_header());
         let header = header.expect("the block was verified, and written by this code");
         assert_eq!(header.op(), load.checkpoint.op);
         let previous = self.store.loaded_extra().first_chunk().map(BlockRef::decode);
         let previous = previous.expect("what a checkpoint keeps beside the store");
-        Some(Loaded { checkpoint: load.checkpoint, previous, header })
+        Some(Loaded { checkpoint: load.checkpoint, previous, header, table })
     }
 
     /// Answers a query from what is executed here, newest or not: for whoever inspects a replica.
@@ -260,7 +266,7 @@ impl<S: StateMachine> Executor<S> {
         match id.operation {
             Operation::Noop | Operation::Genesis => Admission::Reject(RejectReason::Invalid),
             Operation::Query => self.admit_valid(id.operation, body),
-            Operation::Register | Operation::Deregister | Operation::Apply => {
+            Operation::Register | Operation::Deregister | Operation::Apply | Operation::Recover => {
                 match self.sessions.decide(&id) {
                     Decision::Execute => self.admit_valid(id.operation, body),
                     Decision::Reply(reply) => {
@@ -312,6 +318,7 @@ impl<S: StateMachine> Executor<S> {
         match operation {
             Operation::Register | Operation::Deregister => body.is_empty(),
             Operation::Apply | Operation::Query => self.state_machine.validate(body).is_ok(),
+            Operation::Recover => Recover::decode(body).is_ok(),
             Operation::Noop | Operation::Genesis => false,
         }
     }
@@ -386,7 +393,10 @@ impl<S: StateMachine> Executor<S> {
                 self.store.abandon_overlay();
                 Ok(Some(ClientReply::Reply(placed.reply(0, result, body))))
             }
-            Operation::Register | Operation::Deregister | Operation::Apply => {
+            Operation::Register | Operation::Deregister | Operation::Apply | Operation::Recover => {
+                if entry.operation == Operation::Recover {
+                    self.keep_table(placed)?;
+                }
                 match self.sessions.decide(&placed.request_id()) {
                     Decision::Execute => self.execute(placed).map(Some),
                     Decision::Reply(reply) => {
@@ -431,8 +441,13 @@ impl<S: StateMachine> Executor<S> {
                 let reply = placed.reply(placed.entry.session, RESULT_OK, Bytes::new());
                 (reply, self.sessions.deregister(placed.entry.client))
             }
-            // A deregister that is left here is not valid, and `run` says so.
-            Operation::Apply | Operation::Deregister => {
+            Operation::Recover if self.valid(Operation::Recover, placed.body) => {
+                let reply = placed.reply(placed.entry.session, RESULT_OK, Bytes::new());
+                let change = self.sessions.record(&reply, placed.index);
+                (reply, change)
+            }
+            // What is left here of the protocol's own is not valid, and `run` says so.
+            Operation::Apply | Operation::Deregister | Operation::Recover => {
                 let (result, body) = self.run(placed)?;
                 let reply = placed.reply(placed.entry.session, result, body);
                 let mut stored = reply.clone();
@@ -453,6 +468,35 @@ impl<S: StateMachine> Executor<S> {
         }
         self.sessions.apply(change);
         Ok(ClientReply::Reply(reply))
+    }
+
+    /// The state says which table of incarnations the log has come to. The log says so by itself,
+    /// whatever the sessions make of the request.
+    fn keep_table(&mut self, placed: &Placed<'_>) -> Result<(), Suspended> {
+        assert_eq!(placed.entry.operation, Operation::Recover);
+        let Ok(recover) = Recover::decode(placed.body) else { return Ok(()) };
+        if recover.table.op >= placed.op {
+            return Ok(()); // Of no table that there can be.
+        }
+        let table = recover.table_at(placed.op).alone();
+        let written = self.store.table_put(TABLE_SYSTEM, KEY_INCARNATIONS, &table.encode());
+        if written.and_then(|()| self.store.commit_overlay()).is_err() {
+            return Err(self.abandon());
+        }
+        Ok(())
+    }
+
+    /// The table of incarnations of the state; without a recovery so far, that of the genesis.
+    fn table_kept(&mut self) -> Result<Option<IncarnationTable>, Suspended> {
+        let Ok(bytes) = self.store.table_get(TABLE_SYSTEM, KEY_INCARNATIONS) else {
+            return Err(self.abandon());
+        };
+        let table = bytes.map(|bytes| {
+            let bytes = bytes.first_chunk().expect("written by this code");
+            IncarnationTable::decode(bytes).expect("written by this code")
+        });
+        assert!(table.is_none_or(|table| table.op <= self.op));
+        Ok(table)
     }
 
     /// Gives the attempt up: it is made again when the store has loaded what it lacks.

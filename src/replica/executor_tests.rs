@@ -153,6 +153,40 @@ struct Asked {
 }
 
 #[test]
+fn recovery_is_answered_once_and_its_table_is_part_of_the_state() {
+    let genesis =
+        IncarnationTable { op: 1, incarnations: [4, 5, 6, 0, 0, 0], ..Default::default() };
+    let recover = |table: IncarnationTable, incarnation: u64| {
+        Recover { replica: ReplicaIndex(1), incarnation, table }.encode().to_vec()
+    };
+    let asked = |session: u64, request: u64, body: Vec<u8>| Asked {
+        client: A,
+        session,
+        request,
+        operation: Operation::Recover,
+        body,
+    };
+    let mut fixture = Fixture::with_sessions();
+    assert!(matches!(fixture.executor.table_kept(), Ok(None)));
+    let digest = fixture.executor.digest();
+    let first = asked(1, 1, recover(genesis, 7));
+    assert_eq!(fixture.admit(&first), Admission::Accept);
+    let broken = asked(1, 1, vec![1; Recover::SIZE]);
+    assert_eq!(fixture.admit(&broken), Admission::Reject(RejectReason::Invalid));
+    let reply = fixture.reply(first.clone());
+    assert_eq!((reply.op, reply.result, reply.request, reply.body.len()), (2, RESULT_OK, 1, 0));
+    let table = IncarnationTable { op: 2, incarnations: [4, 7, 6, 0, 0, 0], ..Default::default() };
+    assert_eq!(fixture.executor.table_kept().ok().flatten(), Some(table));
+    assert_ne!(fixture.executor.digest(), digest);
+    assert_eq!(fixture.admit(&first), Admission::Reply(Box::new(reply)));
+    // What is in the log counts, whether the session is there or not; the client is told.
+    let replies = fixture.commit(&[asked(9, 1, recover(table, 8))]);
+    assert_eq!(replies, []);
+    let kept = fixture.executor.table_kept().ok().flatten();
+    assert_eq!(kept.map(|table| table.incarnations[1]), Some(8));
+}
+
+#[test]
 fn register_opens_a_session_named_by_its_op() {
     let mut fixture = Fixture::new();
     fixture.commit(&[noop()]);

@@ -10,7 +10,7 @@
 //! may prepare it again), commits only when all have acknowledged it, and no op 2 exists before
 //! that. Two different geneses therefore never both commit: each needs every replica of view 0.
 //!
-//! **Not here:** replacing a lost file.
+//! **Not here:** replacing a lost file (`incarnations.rs`).
 
 use super::{InFlight, Replica, Status};
 use crate::fatal::{Fatal, FatalKind};
@@ -18,7 +18,7 @@ use crate::replica::Effects;
 use crate::stdx::defect;
 use crate::wire::{
     ClientId, Entries, Entry, Header, IncarnationTable, Message, MessageBuilder, Operation, Ping,
-    Prepare, PrepareId, ReplicaIndex, RequestHeaders, RequestPrepare, View,
+    Prepare, PrepareId, PrepareOk, ReplicaIndex, RequestHeaders, RequestPrepare, View,
 };
 
 /// Every so many pings an unborn replica says what it waits for.
@@ -36,6 +36,9 @@ impl Replica {
             return;
         }
         if known_as == 0 {
+            self.heard[header.replica.index()] = header.incarnation;
+            self.primary_prepare_genesis(effects);
+        } else if known_as != self.incarnation && defect!("second_genesis") {
             self.heard[header.replica.index()] = header.incarnation;
             self.primary_prepare_genesis(effects);
         } else if known_as != self.incarnation {
@@ -90,7 +93,8 @@ impl Replica {
         }
         assert_eq!(self.commit_min, 0);
         assert_eq!(self.primary_of_view(), self.replica);
-        let message = self.genesis(IncarnationTable { op: 1, incarnations });
+        let message =
+            self.genesis(IncarnationTable { op: 1, incarnations, ..IncarnationTable::default() });
         let id = message.prepare_header().id();
         self.genesis_named = Some(id);
         if self.op == 0 {
@@ -160,6 +164,16 @@ impl Replica {
             self.genesis_named = Some(header.id());
         }
         named
+    }
+
+    /// The defect `second_genesis`: acknowledges another genesis than that of the log.
+    pub(super) fn acknowledge_any_genesis(&self, message: &Message, effects: &mut Effects) {
+        let header = message.prepare_header();
+        let is_first = self.journal.header(1).map(Header::id) == Some(header.id());
+        if defect!("second_genesis") && header.op() == 1 && self.is_born() && !is_first {
+            let ok = PrepareOk { prepare: header.id(), ..PrepareOk::default() };
+            self.send_command(header.replica, ok, effects);
+        }
     }
 
     /// The one thing a blank file may acknowledge.

@@ -31,6 +31,7 @@ mod checkpoint;
 mod commit;
 mod effects;
 mod genesis;
+mod incarnations;
 mod normal;
 mod open;
 mod quorums;
@@ -54,6 +55,7 @@ mod replica_tests;
 
 pub use checkpoint::{BLOCKS_WANTED_MAX, CheckpointLoad};
 pub use effects::Effects;
+pub use incarnations::{Refusal, is_recover};
 pub use normal::Route;
 pub use quorums::Quorums;
 pub use select::{Selection, ViewLog, select};
@@ -63,7 +65,7 @@ use crate::stdx::{Prng, defect};
 use crate::storage::{Geometry, Journal, ReadResult, Superblock, SuperblockState, Token};
 use crate::wire::{
     Author, ClientId, ClusterId, Command, HeaderSet, IncarnationTable, Message, Op, Ping, Pong,
-    PrepareId, ReplicaIndex, View,
+    PrepareId, Recover, ReplicaIndex, View,
 };
 use checkpoint::Checkpoints;
 use clock::ClusterClock;
@@ -180,12 +182,17 @@ pub struct Replica {
     /// Primary: requests that wait for the next prepare.
     gathered: VecDeque<Message>,
     gathered_size: u64,
+    /// Primary: a recovery that waits to be sealed, and its request.
+    recover: Option<(Recover, Message)>,
     /// Requests gathered or in prepares that are not executed: one per client.
     requests_in_flight: BTreeMap<ClientId, u64>,
     /// Primary: the head when its view became normal.
     view_op: Op,
     /// Primary: `commit_max + 1 ..= op`.
     pipeline: VecDeque<InFlight>,
+    /// Primary: by replica, the last op of the own log that was, or may have been, committed with
+    /// the help of its acknowledgement.
+    relied_on: [Op; REPLICAS_MAX as usize],
     /// The end of the last timestamp given, and the monotonic clock then.
     timestamp_next: u64,
     timestamp_monotonic: u64,
@@ -220,6 +227,8 @@ pub struct Replica {
     genesis_named: Option<PrepareId>,
     /// Replica 0 before birth: the incarnation of each replica that was heard blank.
     heard: [u64; REPLICAS_MAX as usize],
+    /// By replica: the tick at which the file was last heard that the table names.
+    heard_at: [u64; REPLICAS_MAX as usize],
     /// Bit r: replica r speaks of another geometry and is not listened to.
     foreign: u8,
 
@@ -558,6 +567,9 @@ impl Replica {
         // A prepare names its author, and comes from whoever has it.
         if from == self.replica && !matches!(header.command, Command::Prepare(_)) {
             return self.ignore("on_message", "a message of mine");
+        }
+        if from != self.replica && !matches!(header.command, Command::Prepare(_)) {
+            self.note_heard(from, header.incarnation);
         }
         if let Command::Ping(ping) = header.command {
             return self.on_ping(&header.with(ping), effects);

@@ -101,7 +101,7 @@ impl Replica {
 
     /// Whether a turn would seal something at once.
     pub fn wants_turn(&self) -> bool {
-        !self.gathered.is_empty() && self.primary_may_seal()
+        (!self.gathered.is_empty() || self.recover.is_some()) && self.primary_may_seal()
     }
 
     /// Takes a request that `route` sent to the primary and the sessions accept.
@@ -154,7 +154,7 @@ impl Replica {
 
     // ---- primary: sealing
 
-    fn primary_may_seal(&self) -> bool {
+    pub(super) fn primary_may_seal(&self) -> bool {
         self.is_primary()
             && self.is_born()
             && !self.abdicating
@@ -166,6 +166,7 @@ impl Replica {
 
     /// Seals what has gathered, as long as there is room in the pipeline.
     pub(super) fn primary_seal(&mut self, effects: &mut Effects) {
+        self.primary_seal_recover(effects);
         while !self.gathered.is_empty() && self.primary_may_seal() {
             self.primary_seal_one(effects);
         }
@@ -185,6 +186,7 @@ impl Replica {
             effects.client_sends.push((request.client, self.reject(&request, reason)));
         }
         self.gathered_size = 0;
+        self.reject_recover(reason, effects);
     }
 
     fn primary_seal_one(&mut self, effects: &mut Effects) {
@@ -219,6 +221,17 @@ impl Replica {
             builder.append(request.body());
         }
         self.gathered_size -= u64::from(size);
+        self.primary_seal_built(builder, entry_count, effects);
+    }
+
+    /// Seals a batch of `entry_count` entries as the next op.
+    pub(super) fn primary_seal_built(
+        &mut self,
+        builder: MessageBuilder,
+        entry_count: u32,
+        effects: &mut Effects,
+    ) {
+        assert!(self.is_primary());
         let timestamp = self.primary_timestamp(entry_count);
         let parent = self.journal.header(self.op).expect("the head is known").id().as_parent();
         let prepare = Prepare {
@@ -267,7 +280,11 @@ impl Replica {
         assert!(header.command.commit < header.op());
         self.advance_head(header.op());
         self.pipeline.push_back(InFlight { id: header.id(), oks: 0 });
-        self.journal.write_prepare(&message, &mut effects.requests);
+        self.journal.insert_header(&header);
+        self.learn_table(&message, effects);
+        if self.view_is_durable() || !self.is_born() {
+            self.journal.write_prepare(&message, &mut effects.requests);
+        }
         self.broadcast(&message, effects);
         self.cache.insert(header.op(), message);
         self.timeouts.prepare.start_if_stopped(&mut self.prng);
@@ -289,7 +306,8 @@ impl Replica {
         if Entries::check(message.body(), header.command.entry_count).is_err() {
             return self.ignore("on_prepare", "its body is no batch");
         }
-        if self.take_lost_genesis(message, effects) {
+        self.acknowledge_any_genesis(message, effects);
+        if self.take_lost_genesis(message, effects) || self.is_replaced_by(message, effects) {
             return;
         }
         if header.view > self.view {
@@ -372,6 +390,7 @@ impl Replica {
             self.cache.insert(op, message.clone());
         }
         self.journal.insert_header(&header);
+        self.learn_table(message, effects);
         if !self.journal.is_dirty(op) || self.journal.is_writing(&header.id()) {
             return;
         }
@@ -508,12 +527,14 @@ impl Replica {
         }
         let before = self.commit_max;
         while let Some(front) = self.pipeline.front() {
-            let count = u8::try_from(front.oks.count_ones()).expect("8 bits");
-            if count < self.quorum_for(front.id.op) {
+            let (op, oks) = (front.id.op, front.oks);
+            let quorum = self.quorum_for(op);
+            if oks.count_ones() < u32::from(quorum) {
                 break;
             }
-            assert_eq!(front.id.op, self.commit_max + 1, "in op order");
-            self.commit_max = front.id.op;
+            assert_eq!(op, self.commit_max + 1, "in op order");
+            self.note_relied_on(op, oks, quorum);
+            self.commit_max = op;
             self.pipeline.pop_front();
         }
         if self.commit_max == before {

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   one replica            view + 1, durable; execute everything ──► normal
+//!   in place of a lost file    the head is known to the others ──► recovering_head
 //!   log_view < view        the head is the stored do_view_change's ──► view_change
 //!   log_view = view        the head is the newest prepare of this view in the journal, and
 //!       head uncertain         ──► recovering_head
@@ -60,8 +61,10 @@ impl Replica {
             reads: BTreeMap::new(),
             gathered: VecDeque::new(),
             gathered_size: 0,
+            recover: None,
             requests_in_flight: BTreeMap::new(),
             view_op: 0,
+            relied_on: Default::default(),
             pipeline: VecDeque::new(),
             timestamp_next: 0,
             timestamp_monotonic: now.monotonic,
@@ -79,6 +82,7 @@ impl Replica {
             genesis_wanted: None,
             genesis_named: None,
             heard: Default::default(),
+            heard_at: Default::default(),
             foreign: 0,
             prepares_wanted: BTreeMap::new(),
             repair_rounds: 0,
@@ -97,6 +101,11 @@ impl Replica {
 
     fn recover(&mut self, effects: &mut Effects) {
         let mut certain = self.recover_log();
+        if self.superblock.state().is_recovered() {
+            certain = false;
+        } else if certain {
+            self.recover_table();
+        }
         if self.op < self.op_checkpoint() {
             // What is in the checkpoint was executed from memory and never written, or it rotted.
             self.op = self.op_checkpoint();
@@ -135,6 +144,8 @@ impl Replica {
         );
         if self.view_is_durable() {
             self.on_durable(effects);
+        } else {
+            self.persist(effects);
         }
         if !self.solo() {
             self.send_pings(effects);

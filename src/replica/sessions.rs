@@ -430,7 +430,10 @@ impl Sessions {
     /// Keeps the reply to the request that [`Self::decide`] said to execute, entry `index` of its
     /// op.
     pub(super) fn record(&self, reply: &StoredReply, index: u32) -> Change {
-        assert!(matches!(reply.operation, Operation::Apply | Operation::Deregister));
+        assert!(matches!(
+            reply.operation,
+            Operation::Apply | Operation::Deregister | Operation::Recover
+        ));
         let age = (reply.op, index);
         assert!(self.age_max() < Some(age), "entries come in order");
         let session = self.by_client.get(&reply.client).expect("its request was executed");

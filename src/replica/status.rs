@@ -45,6 +45,13 @@ impl Replica {
             requests_committed: self.counters.requests_committed,
             ops_committed: self.counters.ops_committed,
             uptime_ticks: self.tick,
+            message_size: self.geometry.message_size,
+            block_size: self.geometry.block_size,
+            pipeline: self.geometry.pipeline,
+            clients_max: self.geometry.clients_max,
+            table_op: self.table.op,
+            incarnations: self.table.incarnations,
+            heard: self.heard_bits(),
             ..StatusReport::default()
         }
     }

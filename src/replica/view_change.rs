@@ -16,6 +16,7 @@
 //! **Not here:** the selection itself (`select.rs`).
 
 use super::{InFlight, MemberLog, Replica, Status, ViewLog};
+use crate::constants::REPLICAS_MAX;
 use crate::replica::Effects;
 use crate::replica::select::{Selection, select};
 use crate::stdx::defect;
@@ -155,6 +156,7 @@ impl Replica {
         self.pipeline.clear();
         self.gathered.clear();
         self.gathered_size = 0;
+        self.recover = None;
         self.requests_in_flight.clear();
         self.abdicating = false;
         self.timeouts.heartbeat.stop();
@@ -278,15 +280,18 @@ impl Replica {
             && command.log_view < header.view
             && set.headers.iter().flatten().all(|own| own.view <= command.log_view)
             && set.headers.len() <= self.geometry.pipeline as usize + 1
+            && (set.table == set.table.up_to(set.op) || defect!("recovered_votes_at_once"))
             && Self::is_chain(&set.headers);
         if !coherent {
             return self.ignore("on_do_view_change", "it contradicts itself");
         }
-        // The sender's own table must name it; which table decides is settled in the quorum.
+        // The sender's own table must name it; which table decides is settled in the quorum: that
+        // of the newest log, which the own one may not be.
         if !set.table.names(header.replica, header.incarnation) {
             return self.ignore("on_do_view_change", "not a member by its own table");
         }
-        if set.table.op <= self.table.op && !self.counts(header.replica, header.incarnation) {
+        let is_newer = (command.log_view, set.table.op) > (self.log_view, self.table.op);
+        if !is_newer && !self.counts(header.replica, header.incarnation) {
             return self.ignore("on_do_view_change", "another incarnation");
         }
         self.on_view_heard(header.replica, header.view, header.incarnation, effects);
@@ -326,10 +331,14 @@ impl Replica {
             .view_logs
             .iter()
             .flatten()
-            .map(|member| member.log.set.table)
-            .max_by_key(|table| table.op)
+            .map(|member| &member.log)
+            .max_by_key(|log| (log.log_view, log.set.table.op))
+            .map(|log| log.set.table)
             .expect("the own log is there");
-        // The newest table decides who counts.
+        if !table.names(self.replica, self.incarnation) {
+            return self.ignore("primary_select", "the newest log has another file in my place");
+        }
+        // The table of the newest log decides who counts.
         let logs: Vec<&ViewLog> = (0..)
             .zip(&self.view_logs)
             .filter_map(|(index, member)| Some((ReplicaIndex(index), member.as_ref()?)))
@@ -352,7 +361,8 @@ impl Replica {
                 self.vote(effects);
             }
             Selection::Complete { op, commit_max, headers } => {
-                self.primary_install(op, commit_max, &headers, table);
+                // A recovery that is cut with the log was none.
+                self.primary_install(op, commit_max, &headers, table.up_to(op));
                 self.persist(effects);
                 self.repair_headers(effects);
             }
@@ -372,6 +382,7 @@ impl Replica {
         table: IncarnationTable,
     ) {
         log::info!("{self}: view change: log selected, head {op}, committed {commit_max}");
+        assert!(table.names(self.replica, self.incarnation));
         self.install_log(op, commit_max, headers);
         self.table = table;
         self.log_view = self.view;
@@ -471,6 +482,8 @@ impl Replica {
         self.selected = false;
         self.status = Status::Normal;
         self.view_op = self.op;
+        // Who acknowledged what in the views before is not known.
+        self.relied_on = [self.op; REPLICAS_MAX as usize];
         self.votes = 0;
         self.timeouts.vote.stop();
         self.timeouts.view_change_message.stop();
@@ -570,15 +583,22 @@ impl Replica {
         if set.headers.len() > self.geometry.pipeline as usize + 1 {
             return self.ignore("on_start_view", "more headers than a pipeline");
         }
-        if set.table.op < self.table.op || !set.table.names(header.replica, header.incarnation) {
-            return self.ignore("on_start_view", "an older table, or not a member by its own");
+        if set.table != set.table.up_to(set.op)
+            || !set.table.names(header.replica, header.incarnation)
+        {
+            return self.ignore("on_start_view", "not a member by its own table");
+        }
+        // One that is not committed may have been cut; in one view a log is never cut.
+        let op_table = self.table.up_to(self.commit_max).op;
+        if set.table.op < op_table || (header.view == self.log_view && set.table.op < self.table.op)
+        {
+            return self.ignore("on_start_view", "an older table");
         }
         if defect!("lost_file_let_in") {
             self.incarnation = set.table.incarnations[self.replica.index()];
         }
-        if !set.table.names(self.replica, self.incarnation) {
-            effects.fatal = Some(self.fatal_replaced());
-            return;
+        if !self.judge_table(&set.table, command.commit_max, effects) {
+            return self.ignore("on_start_view", "another file is in my place");
         }
         if self.status == Status::Normal && header.view == self.view {
             self.backup_heard_primary();

@@ -16,8 +16,8 @@
 
 use super::Server;
 use crate::bus::Peer;
-use crate::replica::Route;
 use crate::replica::executor::{Admission, ClientReply};
+use crate::replica::{Refusal, Route, is_recover};
 use crate::state_machine::StateMachine;
 use crate::stdx::defect;
 use crate::wire::{
@@ -76,6 +76,11 @@ impl<S: StateMachine> Server<S> {
                 let reply = self.executor.answer_early(header, message.body());
                 self.send_client_reply(&ClientReply::Reply(reply));
             }
+            Admission::Accept if is_recover(header) => match self.replica.gather_recover(message) {
+                Ok(()) => {}
+                Err(Refusal::Ignore(reason)) => self.ignore(reason),
+                Err(Refusal::Reject(reason)) => self.send_reject(&header.command, reason),
+            },
             Admission::Accept => {
                 if let Err(reason) = self.replica.gather(message) {
                     self.ignore(reason);

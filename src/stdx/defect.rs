@@ -52,6 +52,8 @@ defects! {
     "timeout_is_not_done": "says of a request that was sent and not answered that it was not done",
     "lost_file_let_in": "takes over the place of the file that was there before, with an empty log",
     "genesis_by_quorum": "commits the genesis before all replicas have acknowledged it",
+    "recovered_votes_at_once": "votes with the empty log of a file that took the place of a lost one",
+    "second_genesis": "prepares a genesis for a cluster that is born, and acknowledges it",
 }
 
 #[cfg(not(feature = "defects"))]

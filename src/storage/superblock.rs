@@ -38,7 +38,7 @@ use super::layout::{Geometry, Layout, SUPERBLOCK_COPIES, SUPERBLOCK_COPY_SIZE};
 use super::{ReadResult, Request, Token};
 use crate::constants::{HEADER_SIZE, PIPELINE_MAX, PROTOCOL, REPLICAS_MAX};
 use crate::fatal::{Fatal, FatalKind};
-use crate::stdx::{AlignedBuffer, is_zero};
+use crate::stdx::{AlignedBuffer, defect, is_zero};
 use crate::wire::{
     BlockRef, ClusterId, Header, HeaderSet, IncarnationTable, Op, ReplicaIndex, View,
 };
@@ -133,6 +133,30 @@ impl SuperblockState {
         };
         assert_eq!(state.invalid(), None);
         state
+    }
+
+    /// The state of the data file that takes the place of a lost one: `table`, the one that the
+    /// recovery wrote into the log, names it, and `view` is one that the lost file never promised
+    /// to take part in.
+    pub fn recovered(formatted: Self, view: View, table: IncarnationTable) -> Self {
+        assert_eq!(formatted.head.table.op, 0);
+        assert!(table.names(formatted.replica, formatted.incarnation));
+        assert!(table.op_before > 0);
+        let head = HeaderSet { table, ..formatted.head };
+        // What is in its log up to the recovery is committed.
+        let state = Self { view, commit_max: table.op, head, ..formatted };
+        assert!(state.is_recovered());
+        if defect!("recovered_votes_at_once") {
+            return Self { log_view: view, ..state };
+        }
+        assert_eq!(state.invalid(), None);
+        state
+    }
+
+    /// Whether this file took the place of a lost one and has not taken over a log since: where
+    /// the log ends that it stands for, the others know. Whoever else knows a table has a log.
+    pub fn is_recovered(&self) -> bool {
+        self.log_view < self.view && self.head.op == 0 && self.head.table.op > 0
     }
 
     /// Why no correct replica would write this state; `None` for a valid one. Pure and total.

@@ -15,7 +15,11 @@ fn formatted() -> SuperblockState {
 fn state_of_view(view: u32) -> SuperblockState {
     let mut state =
         SuperblockState { view: View(view), commit_max: u64::from(view) * 3, ..formatted() };
-    state.head.table = IncarnationTable { op: 1, incarnations: [1 + u64::from(view); 6] };
+    state.head.table = IncarnationTable {
+        op: 1,
+        incarnations: [1 + u64::from(view); 6],
+        ..IncarnationTable::default()
+    };
     state
 }
 

@@ -343,6 +343,11 @@ pub enum RejectReason {
     Busy = 4,
     /// The request is larger than this cluster's messages allow.
     TooLarge = 5,
+    /// The replica to recover was heard a moment ago: its file is not lost.
+    ReplicaHeard = 6,
+    /// The recovery is of another table of incarnations than the log's, or another one is under
+    /// way.
+    TableChanged = 7,
 }
 
 impl EvictionReason {
@@ -355,9 +360,17 @@ impl EvictionReason {
 impl RejectReason {
     /// The reason with this code.
     pub fn from_code(code: u8) -> Option<Self> {
-        [Self::NotPrimary, Self::Invalid, Self::StoreFull, Self::Busy, Self::TooLarge]
-            .into_iter()
-            .find(|reason| *reason as u8 == code)
+        [
+            Self::NotPrimary,
+            Self::Invalid,
+            Self::StoreFull,
+            Self::Busy,
+            Self::TooLarge,
+            Self::ReplicaHeard,
+            Self::TableChanged,
+        ]
+        .into_iter()
+        .find(|reason| *reason as u8 == code)
     }
 }
 

@@ -10,10 +10,11 @@
 //! **Invariants:** entries follow each other without gaps and fill the body exactly; `checksum` is
 //! the CRC-32C of the entry's bytes, which is the request's own body checksum; there are exactly
 //! `entry_count` of them; client, session and number fit the operation by the same rule as in a
-//! request.
+//! request; a recovery is the only entry of its prepare.
 //!
 //! **Not here:** what an entry does: that is decided when it commits, from the table of sessions.
 
+use super::Recover;
 use super::types::{ClientId, Field};
 use crate::constants::ENTRY_SIZE;
 
@@ -29,6 +30,8 @@ pub enum Operation {
     Noop = 3,
     /// Op 1: the table of incarnations.
     Genesis = 4,
+    /// Another data file takes the place of one that was lost: a [`super::Recover`].
+    Recover = 5,
     /// `StateMachine::apply`.
     Apply = 128,
     /// `StateMachine::query`.
@@ -38,9 +41,17 @@ pub enum Operation {
 impl Operation {
     /// The operation with this code.
     pub fn from_code(code: u8) -> Option<Self> {
-        [Self::Register, Self::Deregister, Self::Noop, Self::Genesis, Self::Apply, Self::Query]
-            .into_iter()
-            .find(|operation| *operation as u8 == code)
+        [
+            Self::Register,
+            Self::Deregister,
+            Self::Noop,
+            Self::Genesis,
+            Self::Recover,
+            Self::Apply,
+            Self::Query,
+        ]
+        .into_iter()
+        .find(|operation| *operation as u8 == code)
     }
 
     /// Whether a client may ask for it; the others are the primary's own.
@@ -62,9 +73,12 @@ impl Operation {
         if matches!(self, Self::Register | Self::Deregister | Self::Noop) && size != 0 {
             return Some("a body where none belongs");
         }
+        if self == Self::Recover && size as usize != Recover::SIZE {
+            return Some("not the size of a recovery");
+        }
         let valid = match self {
             Self::Register | Self::Noop | Self::Genesis => session == 0 && request == 0,
-            Self::Deregister | Self::Apply => session != 0 && request != 0,
+            Self::Deregister | Self::Apply | Self::Recover => session != 0 && request != 0,
             Self::Query => session == 0,
         };
         (!valid).then_some("a session or a number that does not fit the operation")
@@ -151,6 +165,9 @@ impl<'a> Entries<'a> {
             }
             if crc32c::crc32c(bytes) != checksum {
                 return Err(EntryInvalid("the checksum of an entry does not match"));
+            }
+            if operation == Operation::Recover && entry_count != 1 {
+                return Err(EntryInvalid("a recovery that is not alone"));
             }
             count += 1;
         }
@@ -259,6 +276,7 @@ mod tests {
             (true, entry(Operation::Genesis, 0, 0, 0)),
             (false, entry(Operation::Genesis, 1, 0, 0)),
             (false, entry(Operation::Noop, 0, 1, 0)),
+            (false, entry(Operation::Recover, 1, 1, 1)),
         ] {
             assert_eq!(Entries::check(&entry.encode(), 1).is_ok(), valid, "{entry:?}");
         }

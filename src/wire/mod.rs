@@ -28,7 +28,7 @@ pub use framing::{RECEIVE_BUFFER_SIZE, Receiver};
 pub use header::{Author, Header, Invalid};
 pub use message::{Message, MessageBuilder};
 pub use status::{ReplicaStatus, StatusReport};
-pub use table::{HeaderSet, IncarnationTable, decode_headers};
+pub use table::{HeaderSet, IncarnationTable, Recover, decode_headers};
 pub use types::{BlockRef, ClientId, ClusterId, Op, Parent, Place, PrepareId, ReplicaIndex, View};
 
 #[cfg(test)]

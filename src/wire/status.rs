@@ -5,7 +5,7 @@
 //! +-------+-------+-------+-------+-------+-------+-------+-------+-------+---
 //! |replica| count |status | born  |primary|synced | zero  | view  |logview| op …
 //! +-------+-------+-------+-------+-------+-------+-------+-------+-------+---
-//! ... one field after the other as in `StatusReport`, up to 128; zero up to 256
+//! ... one field after the other as in `StatusReport`, up to 201; zero up to 256
 //! ```
 //!
 //! **Invariants:** the size and the order are fixed by the version of the protocol; decoding is
@@ -81,6 +81,19 @@ impl StatusField for bool {
     }
     fn get(bytes: &[u8]) -> Option<Self> {
         (bytes[0] <= 1).then_some(bytes[0] == 1)
+    }
+}
+
+/// By replica index.
+impl StatusField for [u64; REPLICAS_MAX as usize] {
+    const SIZE: usize = 8 * REPLICAS_MAX as usize;
+    fn put(self, bytes: &mut [u8]) {
+        for (number, place) in self.into_iter().zip(bytes.chunks_exact_mut(8)) {
+            Field::put(number, place);
+        }
+    }
+    fn get(bytes: &[u8]) -> Option<Self> {
+        Some(std::array::from_fn(|index| Field::get(&bytes[8 * index..8 * index + 8])))
     }
 }
 
@@ -196,6 +209,20 @@ report! {
         ops_committed: u64,
         /// Ticks since it started.
         uptime_ticks: u64,
+        /// Geometry: message size, bytes.
+        message_size: u32,
+        /// Geometry: block size, bytes.
+        block_size: u32,
+        /// Geometry: prepares in flight.
+        pipeline: u32,
+        /// Geometry: sessions.
+        clients_max: u32,
+        /// The op that wrote the table of incarnations in its log; 0 without one.
+        table_op: Op,
+        /// That table, by replica index.
+        incarnations: [u64; REPLICAS_MAX as usize],
+        /// Bit r: it is replica r, or heard it within the last 3 s.
+        heard: u8,
     }
 }
 
@@ -253,6 +280,13 @@ mod tests {
             requests_committed: 10,
             ops_committed: 11,
             uptime_ticks: 12,
+            message_size: 4096,
+            block_size: 8192,
+            pipeline: 13,
+            clients_max: 14,
+            table_op: 1,
+            incarnations: [15, 16, 17, 0, 0, 0],
+            heard: 0b110,
         }
     }
 
@@ -261,7 +295,7 @@ mod tests {
         let report = example();
         assert_eq!(StatusReport::decode(&report.encode()), Ok(report));
         let (_, offset, size) = *StatusReport::FIELDS.last().expect("there are fields");
-        assert_eq!(offset + size, 128);
+        assert_eq!(offset + size, 201);
     }
 
     #[test]
@@ -274,7 +308,7 @@ mod tests {
         };
         assert!(with(0, 2).is_ok());
         for (offset, value) in
-            [(0, 3), (1, 0), (1, 7), (2, 0), (2, 5), (3, 2), (4, 3), (5, 2), (6, 1), (128, 1)]
+            [(0, 3), (1, 0), (1, 7), (2, 0), (2, 5), (3, 2), (4, 3), (5, 2), (6, 1), (201, 1)]
         {
             assert!(with(offset, value).is_err(), "{offset} {value}");
         }

@@ -2,10 +2,22 @@
 //! headers, op descending.
 //!
 //! ```text
-//! 0        8                              56       64              128
-//! +--------+------------------------------+--------+---------------+----------------+---
-//! | op     | incarnations, 6 x 8 bytes    | zero   | zero          | header of head | …
-//! +--------+------------------------------+--------+---------------+----------------+---
+//! 0        8               56       64              112    128
+//! +--------+---------------+--------+---------------+------+----------------+---
+//! | op     | incarnations, | op     | incarnations  | zero | header of head | …
+//! |        | 6 x 8 bytes   | before | before it     |      |                |
+//! +--------+---------------+--------+---------------+------+----------------+---
+//! ```
+//!
+//! The table that was in force before is kept as long as the op that changed it may yet be cut from
+//! the log. A recovery is asked for by a [`Recover`], which names the table that it changes, so that
+//! its prepare alone tells the table from its op on:
+//!
+//! ```text
+//! 0              8         9        16                 144
+//! +--------------+---------+--------+------------------+
+//! | incarnation  | replica | zero   | table it changes |
+//! +--------------+---------+--------+------------------+
 //! ```
 //!
 //! A header may be *blank*, 128 zero bytes:
@@ -18,7 +30,7 @@
 
 use super::header::{Header, Invalid};
 use super::types::{Field, Op, ReplicaIndex};
-use super::{Command, Message, Prepare};
+use super::{Command, Entries, Message, Operation, Prepare};
 use crate::constants::{HEADER_SIZE, REPLICAS_MAX};
 
 /// Which incarnation of each replica belongs to the cluster: written by the genesis, changed by a
@@ -29,6 +41,10 @@ pub struct IncarnationTable {
     pub op: Op,
     /// By replica index; 0 beyond the replica count.
     pub incarnations: [u64; REPLICAS_MAX as usize],
+    /// The op of the table before it; 0 without one, as in the genesis.
+    pub op_before: Op,
+    /// That table's incarnations.
+    pub incarnations_before: [u64; REPLICAS_MAX as usize],
 }
 
 impl IncarnationTable {
@@ -40,27 +56,133 @@ impl IncarnationTable {
         self.op > 0 && incarnation != 0 && self.incarnations[replica.index()] == incarnation
     }
 
+    /// The table of the same log if it ended at `op`. A genesis is never cut: it is no table before
+    /// it is committed.
+    pub fn up_to(&self, op: Op) -> Self {
+        if self.op <= op || self.op_before == 0 {
+            return *self;
+        }
+        assert!(self.op_before < self.op);
+        Self { op: self.op_before, incarnations: self.incarnations_before, ..Self::default() }
+    }
+
+    /// The same without what was before it: what a [`Recover`] names.
+    pub fn alone(&self) -> Self {
+        Self { op: self.op, incarnations: self.incarnations, ..Self::default() }
+    }
+
     /// The table as bytes.
     pub fn encode(&self) -> [u8; Self::SIZE] {
         let mut bytes = [0; Self::SIZE];
-        self.op.put(&mut bytes[0..8]);
-        for (incarnation, place) in self.incarnations.iter().zip(bytes[8..].chunks_exact_mut(8)) {
-            incarnation.put(place);
+        for (number, place) in self.numbers().iter().zip(bytes.chunks_exact_mut(8)) {
+            number.put(place);
         }
         bytes
     }
 
+    fn numbers(&self) -> [u64; 2 * (REPLICAS_MAX as usize + 1)] {
+        let mut numbers = [0; 2 * (REPLICAS_MAX as usize + 1)];
+        let (now, before) = numbers.split_at_mut(REPLICAS_MAX as usize + 1);
+        now[0] = self.op;
+        now[1..].copy_from_slice(&self.incarnations);
+        before[0] = self.op_before;
+        before[1..].copy_from_slice(&self.incarnations_before);
+        numbers
+    }
+
     /// # Errors
-    /// Padding that is not zero.
+    /// Padding that is not zero, or a table before it that is not.
     pub fn decode(bytes: &[u8; Self::SIZE]) -> Result<Self, Invalid> {
-        let mut table = Self { op: Op::get(&bytes[0..8]), ..Self::default() };
-        for (incarnation, place) in table.incarnations.iter_mut().zip(bytes[8..].chunks_exact(8)) {
-            *incarnation = u64::get(place);
-        }
-        if bytes[56..].iter().any(|byte| *byte != 0) {
+        let number = |index: usize| u64::get(&bytes[8 * index..8 * index + 8]);
+        let numbers = |first: usize| std::array::from_fn(|index| number(first + index));
+        let table = Self {
+            op: number(0),
+            incarnations: numbers(1),
+            op_before: number(7),
+            incarnations_before: numbers(8),
+        };
+        if bytes[112..].iter().any(|byte| *byte != 0) {
             return Err(Invalid::Field("padding of the table is not zero"));
         }
+        let none_before = table.op_before == 0;
+        if !none_before && table.op_before >= table.op {
+            return Err(Invalid::Field("a table before that is not before"));
+        }
+        if none_before && table.incarnations_before != Self::default().incarnations_before {
+            return Err(Invalid::Field("incarnations of no table"));
+        }
         Ok(table)
+    }
+}
+
+/// What a `recover` asks for: from its op on, another data file is a replica's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Recover {
+    /// Whose file is lost.
+    pub replica: ReplicaIndex,
+    /// The incarnation of the file in its place; not 0, and in no table.
+    pub incarnation: u64,
+    /// The table that it changes, without what was before that.
+    pub table: IncarnationTable,
+}
+
+impl Recover {
+    /// Bytes in an entry.
+    pub const SIZE: usize = 16 + IncarnationTable::SIZE;
+
+    /// The body of the request, and of its entry.
+    pub fn encode(&self) -> [u8; Self::SIZE] {
+        let mut bytes = [0; Self::SIZE];
+        self.incarnation.put(&mut bytes[0..8]);
+        self.replica.put(&mut bytes[8..9]);
+        bytes[16..].copy_from_slice(&self.table.encode());
+        bytes
+    }
+
+    /// # Errors
+    /// Another size, bytes that are not zero, or something that no recovery asks for: a replica
+    /// that the table does not know, an incarnation that it does.
+    pub fn decode(body: &[u8]) -> Result<Self, Invalid> {
+        let size = u32::try_from(body.len()).unwrap_or(u32::MAX);
+        let bytes: &[u8; Self::SIZE] = body.try_into().map_err(|_| Invalid::Size(size))?;
+        let table = IncarnationTable::decode(bytes[16..].first_chunk().expect("the rest"))?;
+        let (incarnation, replica) = (u64::get(&bytes[0..8]), ReplicaIndex(bytes[8]));
+        if bytes[9..16].iter().any(|byte| *byte != 0) {
+            return Err(Invalid::Field("reserved bytes of a recovery are not zero"));
+        }
+        let known = table.incarnations.get(replica.index()).copied().unwrap_or(0);
+        if table.op == 0 || table != table.alone() || known == 0 {
+            return Err(Invalid::Field("a recovery of no replica of a table"));
+        }
+        if incarnation == 0 || table.incarnations.contains(&incarnation) {
+            return Err(Invalid::Field("a recovery with an incarnation that is not new"));
+        }
+        Ok(Self { replica, incarnation, table })
+    }
+
+    /// The table of a log whose `op` is this recovery.
+    pub fn table_at(&self, op: Op) -> IncarnationTable {
+        assert!(op > self.table.op);
+        assert!(!self.table.incarnations.contains(&self.incarnation));
+        let mut table = IncarnationTable {
+            op,
+            op_before: self.table.op,
+            incarnations_before: self.table.incarnations,
+            ..self.table
+        };
+        table.incarnations[self.replica.index()] = self.incarnation;
+        table
+    }
+
+    /// The table that the prepare `message` writes, if it is a recovery: its one entry.
+    pub fn table_of(message: &Message) -> Option<IncarnationTable> {
+        let header = message.prepare_header();
+        if header.command.entry_count != 1 {
+            return None;
+        }
+        let (entry, body) = Entries::new(message.body()).next()?.ok()?;
+        let recover = Self::decode(body).ok().filter(|_| entry.operation == Operation::Recover)?;
+        (header.op() > recover.table.op).then(|| recover.table_at(header.op()))
     }
 }
 
@@ -211,7 +333,8 @@ mod tests {
     }
 
     fn example(op: Op) -> HeaderSet {
-        let table = IncarnationTable { op: 1, incarnations: [4, 5, 6, 0, 0, 0] };
+        let table =
+            IncarnationTable { op: 1, incarnations: [4, 5, 6, 0, 0, 0], ..Default::default() };
         HeaderSet { table, op, headers: vec![Some(prepare(op, 2)), None, Some(prepare(op - 2, 1))] }
     }
 
@@ -315,7 +438,8 @@ mod tests {
 
     #[test]
     fn the_table_names_only_what_it_holds() {
-        let table = IncarnationTable { op: 1, incarnations: [4, 5, 6, 0, 0, 0] };
+        let table =
+            IncarnationTable { op: 1, incarnations: [4, 5, 6, 0, 0, 0], ..Default::default() };
         assert_eq!(IncarnationTable::decode(&table.encode()), Ok(table));
         assert!(table.names(ReplicaIndex(1), 5));
         assert!(!table.names(ReplicaIndex(1), 4));
@@ -324,5 +448,37 @@ mod tests {
         let mut bytes = table.encode();
         bytes[56] = 1;
         assert!(IncarnationTable::decode(&bytes).is_err());
+    }
+
+    #[test]
+    fn a_recovery_tells_its_table_and_the_one_before() {
+        let base =
+            IncarnationTable { op: 1, incarnations: [4, 5, 6, 0, 0, 0], ..Default::default() };
+        let recover = Recover { replica: ReplicaIndex(1), incarnation: 7, table: base };
+        let body = recover.encode();
+        assert_eq!(Recover::decode(&body), Ok(recover));
+        let table = recover.table_at(9);
+        assert_eq!(table.incarnations, [4, 7, 6, 0, 0, 0]);
+        assert_eq!(IncarnationTable::decode(&table.encode()), Ok(table));
+        assert_eq!((table.up_to(9), table.up_to(8)), (table, base));
+        assert_eq!(base.up_to(0), base, "a genesis is never cut");
+        let wrong = |change: fn(&mut Recover)| {
+            let mut recover = recover;
+            change(&mut recover);
+            Recover::decode(&recover.encode()).unwrap_err();
+        };
+        wrong(|recover| recover.incarnation = 0);
+        wrong(|recover| recover.incarnation = 6);
+        wrong(|recover| recover.replica = ReplicaIndex(3));
+        wrong(|recover| recover.replica = ReplicaIndex(200));
+        wrong(|recover| recover.table.op = 0);
+        wrong(|recover| recover.table.op_before = 1);
+        wrong(|recover| (recover.table.op, recover.table.op_before) = (9, 1));
+        Recover::decode(&body[1..]).unwrap_err();
+        for index in 9..16 {
+            let mut body = body;
+            body[index] = 1;
+            Recover::decode(&body).unwrap_err();
+        }
     }
 }

@@ -41,7 +41,8 @@ fn prepare() -> (Prepare, Vec<u8>) {
 
 fn header_set() -> Vec<u8> {
     let (command, body) = prepare();
-    let table = IncarnationTable { op: 1, incarnations: [11, 12, 13, 0, 0, 0] };
+    let table =
+        IncarnationTable { op: 1, incarnations: [11, 12, 13, 0, 0, 0], ..Default::default() };
     let head = Header::seal(&replica(), command, &body);
     HeaderSet { table, op: 42, headers: vec![Some(head), None] }.encode()
 }
