@@ -33,7 +33,8 @@ Exit status:
   2      usage
   3      unavailable: nothing was done
   4      outcome unknown: it may have been done, or may still be
-  10-24  a replica cannot go on; docs/operating.md says why and what to do
+  5      inspect: the data file is damaged
+  10-26  a replica cannot go on; docs/operating.md says why and what to do
   126-129  sim: vacuous, crash, liveness, correctness; docs/simulator.md says more
 
 Addresses are HOST:PORT, [IPV6]:PORT, or PORT for 127.0.0.1.";
@@ -113,6 +114,9 @@ enum RawCommand {
     },
     /// Measure requests per second and latencies
     Benchmark(RawBenchmark),
+    /// Explain a data file, also a damaged one; reads only
+    #[command(subcommand)]
+    Inspect(RawInspect),
     /// Run three replicas in a temporary folder, kill the primary, show that nothing is lost
     Demo {
         /// Keep the replicas running until Ctrl-C, also without a terminal
@@ -257,6 +261,41 @@ struct RawBenchmark {
     json: bool,
 }
 
+#[derive(Debug, Subcommand)]
+enum RawInspect {
+    /// The four copies, which one counts, and all that it says
+    Superblock(RawInspected),
+    /// Both rings of the log: what is held, what is damaged, what a replica makes of it
+    Journal {
+        #[command(flatten)]
+        inspected: RawInspected,
+        /// Show every slot
+        #[arg(long)]
+        all: bool,
+    },
+    /// The newest checkpoint: its root, its tables, the use of the grid
+    Checkpoint(RawInspected),
+    /// One op of the log with all its requests; exit status 1 if it is not held
+    Op {
+        /// Which
+        #[arg(value_name = "N")]
+        op: u64,
+        #[command(flatten)]
+        inspected: RawInspected,
+    },
+    /// Verify every byte that counts; exit status 5 if any is damaged
+    Integrity(RawInspected),
+}
+
+#[derive(Debug, Args)]
+struct RawInspected {
+    /// The data file
+    path: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
 #[derive(Debug, Args)]
 struct RawSim {
     /// A number, or a commit id of 40 hex digits [default: a random one]
@@ -293,6 +332,7 @@ pub(crate) enum Command {
     Scan { prefix: Vec<u8>, limit: Option<u64>, client: Client },
     Status { client: Client },
     Benchmark(Benchmark),
+    Inspect(Inspect),
     Demo { keep: bool },
     Sim(Sim),
     Version,
@@ -359,6 +399,24 @@ pub(crate) struct Benchmark {
     pub(crate) json: bool,
 }
 
+/// `vsr inspect`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Inspect {
+    pub(crate) part: Part,
+    pub(crate) path: PathBuf,
+    pub(crate) json: bool,
+}
+
+/// What of a data file is to be inspected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    Superblock,
+    Journal { all: bool },
+    Checkpoint,
+    Op(u64),
+    Integrity,
+}
+
 /// `vsr sim`. Whether a setting names a knob is the simulator's to say.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Sim {
@@ -404,6 +462,7 @@ impl Raw {
             }
             RawCommand::Status { client } => Command::Status { client: client.valid()? },
             RawCommand::Benchmark(raw) => Command::Benchmark(raw.valid()?),
+            RawCommand::Inspect(raw) => Command::Inspect(raw.valid()),
             RawCommand::Demo { keep } => Command::Demo { keep },
             RawCommand::Sim(RawSim { seed, seeds, from, log, settings, defect }) => {
                 Command::Sim(Sim { seed, seeds, from, log, settings, defect })
@@ -527,6 +586,19 @@ impl RawBenchmark {
             cluster: self.cluster,
             json: self.json,
         })
+    }
+}
+
+impl RawInspect {
+    fn valid(self) -> Inspect {
+        let (part, RawInspected { path, json }) = match self {
+            Self::Superblock(inspected) => (Part::Superblock, inspected),
+            Self::Journal { inspected, all } => (Part::Journal { all }, inspected),
+            Self::Checkpoint(inspected) => (Part::Checkpoint, inspected),
+            Self::Op { op, inspected } => (Part::Op(op), inspected),
+            Self::Integrity(inspected) => (Part::Integrity, inspected),
+        };
+        Inspect { part, path, json }
     }
 }
 

@@ -249,3 +249,25 @@ fn cluster_and_percent_forms() {
     assert!(percent("101").is_err());
     assert!(percent("%").is_err());
 }
+
+#[test]
+fn inspect_with_every_part() {
+    let parts = [
+        ("superblock x", Part::Superblock),
+        ("journal x", Part::Journal { all: false }),
+        ("journal --all x", Part::Journal { all: true }),
+        ("checkpoint x", Part::Checkpoint),
+        ("op 17 x", Part::Op(17)),
+        ("integrity x", Part::Integrity),
+    ];
+    for (line, part) in parts {
+        for json in [false, true] {
+            let line = format!("inspect {line}{}", if json { " --json" } else { "" });
+            let expected = Inspect { part, path: PathBuf::from("x"), json };
+            assert_eq!(parse(&line), Ok(Command::Inspect(expected)), "{line}");
+        }
+    }
+    refused("inspect op x");
+    refused("inspect superblock");
+    refused("inspect superblock --all x");
+}

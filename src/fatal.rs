@@ -14,7 +14,7 @@ pub struct Fatal {
     pub text: String,
 }
 
-/// The exit statuses of fatal ends. 0 to 4 belong to the client commands, 126 to 129 to `vsr sim`.
+/// The exit statuses of fatal ends. 0 to 5 belong to the other commands, 126 to 129 to `vsr sim`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum FatalKind {

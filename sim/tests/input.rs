@@ -62,7 +62,8 @@ fn exit_status_does_not_depend_on_a_reader_of_stderr() {
 #[test]
 fn help_and_version_are_results() {
     let help = run(vsr().arg("--help")).exits(0);
-    for command in ["format", "start", "put", "get", "delete", "cas", "scan", "status", "recover", "demo"]
+    for command in
+        ["format", "start", "put", "get", "delete", "cas", "scan", "status", "recover", "demo"]
     {
         assert!(help.stdout.contains(command), "{command} is not in the help: {help:?}");
         let one = run(vsr().args([command, "--help"])).exits(0);

@@ -7,6 +7,7 @@
 //!   disk         rot in the journal, a full log, a full disk
 //!   connections  clients that leave, frames in pieces, garbage, half-open connections
 //!   input        everything a person can get wrong
+//!   inspect      data files of replicas that ended, and of one that takes over a checkpoint
 //!   recover      data files that are gone
 //!   resources    CPU, memory and start time of an idle replica
 //! ```
@@ -22,6 +23,7 @@ mod crash;
 mod disk;
 mod harness;
 mod input;
+mod inspect;
 mod normal;
 mod pause;
 mod recover;

@@ -196,6 +196,8 @@ pub struct MessageBus {
     dials: Vec<Dial>,
     /// A bit for each replica that was dialled and has accepted, since that was last asked for.
     connected: u8,
+    /// A bit for each replica that was dialled in vain, since that was last asked for.
+    refused: u8,
 
     /// The connections with something to read, by class, each once, in the order of service.
     ready_replicas: VecDeque<ConnectionId>,
@@ -253,6 +255,7 @@ impl MessageBus {
             unknown: BTreeSet::new(),
             dials,
             connected: 0,
+            refused: 0,
             ready_replicas: VecDeque::new(),
             ready_unknown: VecDeque::new(),
             ready_clients: VecDeque::new(),
@@ -322,6 +325,12 @@ impl MessageBus {
         (0..self.replica_count).filter(move |index| connected >> index & 1 == 1).map(ReplicaIndex)
     }
 
+    /// A bit for each replica that was dialled in vain since the last call: nobody listens there,
+    /// or the network says that it cannot be reached.
+    pub fn take_refused(&mut self) -> u8 {
+        std::mem::take(&mut self.refused)
+    }
+
     /// Notes what an event says of a socket that this bus [`Self::owns`]; events of others are
     /// ignored. Nothing is read or sent here.
     pub fn on_event<I: IO>(
@@ -347,6 +356,8 @@ impl MessageBus {
                 }
                 Err(error) => {
                     log::debug!("{}: connect: {error}", self.config.identity);
+                    let replica = connection.dialled.expect("it was connecting");
+                    self.refused |= 1 << replica.0;
                     self.close(io, id, "the connect failed");
                     return;
                 }
@@ -548,6 +559,8 @@ impl MessageBus {
             }
             Err(error) => {
                 log::debug!("{}: connect: {error}", self.config.identity);
+                let replica = connection.dialled.expect("it was to be dialled");
+                self.refused |= 1 << replica.0;
                 self.close(io, id, "the connect failed");
             }
         }

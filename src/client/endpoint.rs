@@ -48,6 +48,8 @@ pub struct Endpoint {
     tick_next_ns: u64,
     /// The newest report of each replica since they were asked.
     reports: Vec<Option<StatusReport>>,
+    /// A bit for each replica that was dialled in vain since that was last forgotten.
+    refused: u8,
 }
 
 impl Endpoint {
@@ -71,6 +73,7 @@ impl Endpoint {
             closed: false,
             tick_next_ns: now_ns + TICK_NS,
             reports: vec![None; addresses.len()],
+            refused: 0,
         }
     }
 
@@ -161,6 +164,7 @@ impl Endpoint {
         }
         self.note_connections();
         self.bus.flush(io);
+        self.refused |= self.bus.take_refused();
         self.note_connections();
         outcome
     }
@@ -177,6 +181,16 @@ impl Endpoint {
     /// What `replica` has answered since it was asked.
     pub fn report(&self, replica: ReplicaIndex) -> Option<&StatusReport> {
         self.reports[replica.index()].as_ref()
+    }
+
+    /// Whether `replica` was dialled in vain since [`Endpoint::forget_refused`].
+    pub fn is_refused(&self, replica: ReplicaIndex) -> bool {
+        self.refused >> replica.0 & 1 == 1
+    }
+
+    /// Forgets which replicas were dialled in vain.
+    pub fn forget_refused(&mut self) {
+        self.refused = 0;
     }
 
     /// Whether the connection to `replica` stands.

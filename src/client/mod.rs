@@ -206,12 +206,17 @@ impl<I: IO> Client<I> {
         if self.endpoint.is_over() {
             self.renew();
         }
+        self.endpoint.forget_refused();
         for replica in replicas {
             self.endpoint.request_status(*replica);
         }
         let deadline_ns = self.deadline(timeout);
         let mut ask_at_ns = self.deadline(Duration::from_nanos(STATUS_PERIOD_NS));
-        while replicas.iter().any(|replica| self.endpoint.report(*replica).is_none()) {
+        // One that refuses is not waited for, though it may come while others are.
+        let is_open = |endpoint: &Endpoint, replica: &ReplicaIndex| {
+            endpoint.report(*replica).is_none() && !endpoint.is_refused(*replica)
+        };
+        while replicas.iter().any(|replica| is_open(&self.endpoint, replica)) {
             let now_ns = self.io.monotonic();
             if now_ns >= deadline_ns || self.terminated {
                 break;

@@ -371,6 +371,11 @@ fn status_of_all_is_bounded_by_its_timeout() {
     assert!((1_000_000_000..1_050_000_000).contains(&elapsed_ns), "{elapsed_ns}");
     assert!(client.status(ReplicaIndex(0), Duration::from_secs(1)).is_some());
     assert!(client.status(ReplicaIndex(2), Duration::from_millis(10)).is_none());
+    client.pause(Duration::from_secs(2));
+    let start_ns = client.io().now_ns;
+    assert!(client.status(ReplicaIndex(1), Duration::from_secs(1)).is_none());
+    let elapsed_ns = client.io().now_ns - start_ns;
+    assert!(elapsed_ns < 50_000_000, "a port that refuses is not waited for: {elapsed_ns}");
 }
 
 #[test]

@@ -2,7 +2,8 @@
 //! stdout, and returns how it ended.
 //!
 //! ```text
-//!   cli::Command ──► run ──► Ok(Exit)       0 done, 1 not found or compare failed, 3 not available
+//!   cli::Command ──► run ──► Ok(Exit)       0 done, 1 not found or compare failed,
+//!                       │                   3 not available, 5 inspected and found damaged
 //!                       └──► Err(Failure)   one line on stderr, and the exit status it stands for
 //! ```
 //!
@@ -16,6 +17,7 @@ mod cluster;
 mod demo;
 mod format;
 mod histogram;
+mod inspect;
 mod json;
 mod kv;
 mod recover;
@@ -40,6 +42,8 @@ pub(crate) enum Exit {
     Not,
     /// `status`: the cluster is not available. `benchmark`: nothing could be measured.
     Unavailable,
+    /// `inspect`: what was looked at is damaged.
+    Damaged,
 }
 
 /// Why a command could not do what it is for.
@@ -87,6 +91,7 @@ pub(crate) fn run(command: Command) -> Result {
         Command::Scan { prefix, limit, client } => kv::scan(&prefix, limit, &client),
         Command::Status { client } => status::run(&client),
         Command::Benchmark(arguments) => benchmark::run(arguments),
+        Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Demo { keep } => demo::run(keep),
         Command::Sim(_) => unreachable!("the simulator is no command over a real world"),
         Command::Version => version(),
@@ -181,6 +186,7 @@ impl Exit {
             Self::Done => 0,
             Self::Not => 1,
             Self::Unavailable => 3,
+            Self::Damaged => 5,
         }
     }
 }
@@ -253,7 +259,8 @@ mod tests {
         assert_eq!(Failure::Usage(String::new()).status(), 2);
         let fatal = Fatal::new(FatalKind::Listen, "x");
         assert_eq!(Failure::Fatal(fatal).status(), 20);
-        assert_eq!([Exit::Done, Exit::Not, Exit::Unavailable].map(Exit::status), [0, 1, 3]);
+        let exits = [Exit::Done, Exit::Not, Exit::Unavailable, Exit::Damaged];
+        assert_eq!(exits.map(Exit::status), [0, 1, 3, 5]);
     }
 
     #[test]

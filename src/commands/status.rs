@@ -113,6 +113,18 @@ fn of_report(object: Object, report: &StatusReport) -> Object {
         .raw("requests_committed", report.requests_committed)
         .raw("ops_committed", report.ops_committed)
         .raw("uptime_ticks", report.uptime_ticks)
+        .option("sync", (report.op_sync > 0).then(|| sync(report)))
+}
+
+/// What a replica that takes over a checkpoint has got of it.
+fn sync(report: &StatusReport) -> String {
+    Object::default()
+        .raw("op_checkpoint", report.op_sync)
+        .raw("ticks", report.sync_ticks)
+        .raw("blocks_found", report.sync_blocks_found)
+        .raw("blocks_fetched", report.sync_blocks_fetched)
+        .raw("blocks_missing", report.sync_blocks_missing)
+        .finish()
 }
 
 /// Ops it knows to be committed and has not executed yet.
@@ -148,6 +160,18 @@ pub(super) fn table(addresses: &[SocketAddr], reports: &[Option<StatusReport>]) 
         rows.push(row);
     }
     let mut text = aligned(&rows);
+    for report in reports.iter().flatten().filter(|report| report.op_sync > 0) {
+        text.push_str(&format!(
+            "replica {} takes over checkpoint {} since {}s: {} blocks were here, {} came from \
+             others, {} are known to be missing\n",
+            report.replica,
+            report.op_sync,
+            seconds(report.sync_ticks),
+            report.sync_blocks_found,
+            report.sync_blocks_fetched,
+            report.sync_blocks_missing
+        ));
+    }
     text.push_str(&match primary(reports) {
         Some((replica, view)) => {
             format!("available: replica {replica} is primary of view {view}\n")
@@ -172,8 +196,12 @@ fn cells(report: &StatusReport) -> [String; 12] {
         (report.prepares_repaired + report.headers_repaired).to_string(),
         report.journal_faulty.to_string(),
         report.log_capacity_left.to_string(),
-        format!("{}s", report.uptime_ticks * TICK_NS / 1_000_000_000),
+        format!("{}s", seconds(report.uptime_ticks)),
     ]
+}
+
+fn seconds(ticks: u64) -> u64 {
+    ticks.saturating_mul(TICK_NS) / 1_000_000_000
 }
 
 fn clock(report: &StatusReport) -> String {
@@ -198,7 +226,7 @@ fn reason_unavailable(reports: &[Option<StatusReport>]) -> String {
 }
 
 /// Columns of equal width, two blanks apart.
-fn aligned(rows: &[Vec<String>]) -> String {
+pub(super) fn aligned(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column));
@@ -284,6 +312,29 @@ mod tests {
         );
         let text = json_of(&addresses(), &[None, None, None]);
         assert!(text.starts_with(r#"{"available": false, "primary": null, "view": null"#));
+    }
+
+    #[test]
+    fn a_sync_is_shown_while_it_lasts() {
+        let syncing = report(2, 4, ReplicaStatus::Normal).map(|report| StatusReport {
+            op_sync: 512,
+            sync_ticks: 320,
+            sync_blocks_found: 7,
+            sync_blocks_fetched: 8,
+            sync_blocks_missing: 9,
+            ..report
+        });
+        let reports = [None, report(1, 4, ReplicaStatus::Normal), syncing];
+        let line = "replica 2 takes over checkpoint 512 since 3s: 7 blocks were here, 8 came from \
+                    others, 9 are known to be missing\n";
+        assert!(table(&addresses(), &reports).contains(line));
+        let json = json_of(&addresses(), &reports);
+        let sync = [
+            r#""sync": {"op_checkpoint": 512, "ticks": 320, "blocks_found": 7, "#,
+            r#""blocks_fetched": 8, "blocks_missing": 9}"#,
+        ]
+        .concat();
+        assert_eq!((json.matches(&sync).count(), json.matches(r#""sync": null"#).count()), (1, 1));
     }
 
     #[test]

@@ -62,6 +62,8 @@ pub(super) struct Checkpoints {
     pub(super) loading: bool,
     /// It is to be told so once `current` is durable.
     load_pending: bool,
+    /// The tick since which `current` is being taken over from others, while it is.
+    sync_since: u64,
     /// By replica: the op and the id of the last checkpoint it spoke of.
     claims: [(Op, u128); crate::constants::REPLICAS_MAX as usize],
     /// Of the last progress of execution: `commit_min`, and the tick.
@@ -83,6 +85,7 @@ impl Checkpoints {
             op_complete,
             loading,
             load_pending: loading,
+            sync_since: 0,
             claims: Default::default(),
             progress: (current.op, 0),
             full_since: 0,
@@ -101,6 +104,13 @@ impl Replica {
     /// Whether blocks of the checkpoint are still to be fetched from others.
     pub fn is_syncing(&self) -> bool {
         self.checkpoints.op_complete < self.checkpoints.current.op
+    }
+
+    /// The checkpoint that is being taken over from others, and for how many ticks already.
+    pub fn syncing(&self) -> Option<(Op, u64)> {
+        let since = self.checkpoints.sync_since;
+        assert!(since <= self.tick);
+        self.is_syncing().then_some((self.checkpoints.current.op, self.tick - since))
     }
 
     /// Whether the state of the checkpoint is on its way to the executor.
@@ -264,6 +274,7 @@ impl Replica {
         self.checkpoints.previous = BlockRef::NONE;
         self.checkpoints.loading = true;
         self.checkpoints.load_pending = true;
+        self.checkpoints.sync_since = self.tick;
         self.checkpoints.stuck = false;
         assert!(self.is_syncing());
         self.counters.syncs += 1;

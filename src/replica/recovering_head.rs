@@ -59,13 +59,10 @@ impl Replica {
         if self.log_view < self.view || header.view <= self.view || !self.view_is_durable() {
             return self.ignore("on_log_of_member", "not about the log of this view");
         }
-        if !self.may_vote() || !self.counts(header.replica, header.incarnation) {
-            return self.ignore("on_log_of_member", "another incarnation");
+        if !self.may_vote() {
+            return self.ignore("on_log_of_member", "not a member");
         }
         let set = &log.set;
-        if set.table.op < self.table.op || !set.table.names(self.replica, self.incarnation) {
-            return self.ignore("on_log_of_member", "another table");
-        }
         if log.log_view > self.log_view {
             if !self.may_install(log) {
                 return self.ignore("on_log_of_member", "not a log to go on with");
@@ -75,6 +72,9 @@ impl Replica {
             self.table = set.table;
             self.head = set.clone();
             return self.leave_recovering_head(header, effects);
+        }
+        if !self.counts(header.replica, header.incarnation) {
+            return self.ignore("on_log_of_member", "another incarnation");
         }
         if log.log_view == self.log_view && set.op >= self.op && self.may_install(log) {
             self.extend_head(set);
@@ -102,7 +102,12 @@ impl Replica {
             _ => true,
         };
         let is_committed_kept = set.op >= self.commit_max && set.op >= log.commit_max;
-        has_room && continues && is_committed_kept && set.header(set.op).is_some()
+        // A recovery that is not committed may have been cut from a log, but not from this view's.
+        let is_of_view = log.log_view == self.log_view;
+        let op_table =
+            if is_of_view { self.table.op } else { self.table.up_to(self.commit_max).op };
+        let is_member = set.table.op >= op_table && set.table.names(self.replica, self.incarnation);
+        has_room && continues && is_committed_kept && is_member && set.header(set.op).is_some()
     }
 
     /// The log of this view goes on, by its headers; the bodies come by repair.
@@ -114,6 +119,7 @@ impl Replica {
             }
         }
         self.op = set.op;
+        self.table = set.table;
         self.begin_chain();
         assert!(self.journal.header(self.op).is_some(), "the head is known");
     }
@@ -127,6 +133,8 @@ impl Replica {
         }
         assert!(self.commit_min <= self.op);
         log::info!("{self}: the logs of others make op {} the head", self.op);
+        // A recovery above the head goes with it.
+        self.recover_table();
         self.head_nacks = 0;
         self.nonce = 0;
         self.timeouts.request_start_view.stop();

@@ -1,17 +1,26 @@
 //! F5: what an operator is told.
 
 use super::{Replica, Status};
+use crate::store::SyncProgress;
 use crate::wire::{ClientId, Message, ReplicaStatus, StatusReport};
 
 impl Replica {
-    /// The answer to `request_status`; `sessions_count` is the executor's to say.
-    pub fn status_message(&self, client: ClientId, sessions_count: u32) -> Message {
-        let body = self.status_report(sessions_count).encode();
+    /// The answer to `request_status`; `sessions_count` and `sync` are the executor's to say.
+    pub fn status_message(
+        &self,
+        client: ClientId,
+        sessions_count: u32,
+        sync: &SyncProgress,
+    ) -> Message {
+        let body = self.status_report(sessions_count, sync).encode();
         let status = crate::wire::Status { client };
         Message::new(&self.author_for_clients(), status, &body)
     }
 
-    fn status_report(&self, sessions_count: u32) -> StatusReport {
+    fn status_report(&self, sessions_count: u32, sync: &SyncProgress) -> StatusReport {
+        let syncing = self.syncing();
+        let sync = if syncing.is_some() { *sync } else { SyncProgress::default() };
+        let (op_sync, sync_ticks) = syncing.unwrap_or((0, 0));
         let offset = self.clock.offset(self.now.monotonic, self.now.realtime);
         let op_checkpoint = self.superblock.state().op_checkpoint();
         let log_end = self.geometry.op_prepare_ok_max(op_checkpoint);
@@ -45,6 +54,11 @@ impl Replica {
             requests_committed: self.counters.requests_committed,
             ops_committed: self.counters.ops_committed,
             uptime_ticks: self.tick,
+            op_sync,
+            sync_ticks,
+            sync_blocks_found: sync.blocks_found,
+            sync_blocks_fetched: sync.blocks_fetched,
+            sync_blocks_missing: sync.blocks_missing,
             message_size: self.geometry.message_size,
             block_size: self.geometry.block_size,
             pipeline: self.geometry.pipeline,

@@ -31,6 +31,8 @@ const WANTED_TICKS: u64 = 20;
 const GROWTH_TICKS: u64 = 100;
 /// Ticks that a peer has to bring a block that is in no checkpoint here.
 const LOST_TICKS: u64 = 300;
+/// Ticks between two lines of the log on how far a sync has come.
+const SYNC_LOG_TICKS: u64 = 100;
 /// Ticks between two blocks that are read only to see whether they are still good.
 const SCRUB_TICKS: u64 = 4;
 
@@ -115,6 +117,9 @@ impl<S: StateMachine> Server<S> {
             ));
         }
         let ticks = self.blocks.ticks;
+        if ticks.is_multiple_of(SYNC_LOG_TICKS) {
+            self.log_sync();
+        }
         self.blocks.wanted.retain(|_, again| *again > ticks);
         let store = self.executor.store_mut();
         if store.is_full() && ticks.is_multiple_of(GROWTH_TICKS) {
@@ -124,6 +129,19 @@ impl<S: StateMachine> Server<S> {
             store.scrub(&mut self.effects.requests);
         }
         Ok(())
+    }
+
+    fn log_sync(&self) {
+        let Some((op, ticks)) = self.replica.syncing() else { return };
+        let progress = self.executor.store().sync_progress();
+        log::info!(
+            "{}: taking over checkpoint {op} for {ticks} ticks: {} blocks were here, {} came from \
+             others, {} are known to be missing",
+            self.replica,
+            progress.blocks_found,
+            progress.blocks_fetched,
+            progress.blocks_missing
+        );
     }
 
     fn request_missing(&mut self) {

@@ -143,7 +143,9 @@ impl<S: StateMachine> Server<S> {
     }
 
     pub(super) fn on_request_status(&mut self, request: &RequestStatus) {
-        let status = self.replica.status_message(request.client, self.executor.sessions_count());
+        let (sessions, sync) =
+            (self.executor.sessions_count(), self.executor.store().sync_progress());
+        let status = self.replica.status_message(request.client, sessions, &sync);
         let _ = self.bus.send(Peer::Client(request.client), &status);
     }
 

@@ -355,8 +355,7 @@ impl FreeSet {
     }
 
     /// Whether a checkpoint of this moment refers to `index`.
-    #[cfg(test)]
-    pub(crate) fn is_used(&self, index: u32) -> bool {
+    pub fn is_used(&self, index: u32) -> bool {
         self.code(index) == CODE_USED
     }
 

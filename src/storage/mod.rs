@@ -23,6 +23,7 @@ pub mod opening;
 pub mod recovery;
 pub mod slot;
 pub mod superblock;
+pub mod survey;
 #[cfg(test)]
 pub(crate) mod test_disk;
 

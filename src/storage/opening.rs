@@ -38,7 +38,7 @@ const READ_BYTES_MAX: u64 = 8 << 20;
 /// A read of many small things, bytes.
 const READ_SIZE: u32 = 1 << 20;
 /// Slots up to this size are read as they lie, bytes.
-const SLOT_SIZE_CONTIGUOUS: u32 = 64 << 10;
+pub(super) const SLOT_SIZE_CONTIGUOUS: u32 = 64 << 10;
 
 /// What a data file turned out to hold.
 #[derive(Debug)]
@@ -295,8 +295,7 @@ impl Opening {
             self.superblock.as_ref().expect("it was selected").state().op_checkpoint();
         for (index, stored) in (0..).zip(&self.stored) {
             let Stored::Prepare { header, whole: false } = stored else { continue };
-            let same = self.entries[index as usize] == Some(Redundant::Header(*header));
-            if header.op() > op_checkpoint || !same {
+            if is_decisive(header, self.entries[index as usize].as_ref(), op_checkpoint) {
                 let offset = layout.prepare_offset(index);
                 let size = header.size.next_multiple_of(SECTOR_SIZE);
                 assert!(size <= layout.geometry.message_size);
@@ -382,13 +381,7 @@ impl Opening {
         assert_eq!(self.stage, Stage::ReadBodies);
         assert_eq!(self.entries.len(), self.stored.len());
         let state = self.superblock.as_ref().expect("it was selected").state();
-        let frame = Frame {
-            cluster: state.cluster,
-            geometry: state.geometry,
-            op_checkpoint: state.op_checkpoint(),
-            op_head: state.head.op,
-            log_view: state.log_view,
-        };
+        let frame = Frame::of(state);
         let entries = std::mem::take(&mut self.entries);
         let stored = std::mem::take(&mut self.stored);
         let scanned: Vec<Scanned> = entries
@@ -438,8 +431,20 @@ fn minority(copies: &SuperblockCopies, selected: &SuperblockCopy) -> Vec<u8> {
     of_kind(true).chain(of_kind(false)).collect()
 }
 
+/// Whether the body under `header` can decide anything, and so is read to its end.
+pub(super) fn is_decisive(
+    header: &Header<Prepare>,
+    entry: Option<&Redundant>,
+    op_checkpoint: Op,
+) -> bool {
+    header.op() > op_checkpoint || entry != Some(&Redundant::Header(*header))
+}
+
 /// Unreadable ranges as seen from `start` on.
-fn shifted(unreadable: &[std::ops::Range<u32>], start: u32) -> Vec<std::ops::Range<u32>> {
+pub(super) fn shifted(
+    unreadable: &[std::ops::Range<u32>],
+    start: u32,
+) -> Vec<std::ops::Range<u32>> {
     assert!(unreadable.iter().all(|range| range.start < range.end));
     unreadable
         .iter()

@@ -21,8 +21,8 @@
 //!
 //! **Not here:** which of two prepares of an op below the superblock's head belongs to the log.
 
-use super::Geometry;
 use super::slot::{Redundant, Stored};
+use super::{Geometry, SuperblockState};
 use crate::constants::JOURNAL_WRITES_MAX;
 use crate::wire::{ClusterId, Header, Op, Prepare, View};
 
@@ -334,6 +334,17 @@ impl Scanned {
 }
 
 impl Frame {
+    /// The frame that a superblock sets.
+    pub fn of(state: &SuperblockState) -> Self {
+        Self {
+            cluster: state.cluster,
+            geometry: state.geometry,
+            op_checkpoint: state.op_checkpoint(),
+            op_head: state.head.op,
+            log_view: state.log_view,
+        }
+    }
+
     fn op_prepare_max(&self) -> Op {
         self.geometry.op_prepare_max(self.op_checkpoint)
     }
@@ -343,7 +354,8 @@ impl Frame {
         header.op() > self.op_head && header.view < self.log_view
     }
 
-    fn rows(&self, slots: &[Scanned]) -> Vec<&'static Row> {
+    /// The row of the table that stands for each slot.
+    pub fn rows(&self, slots: &[Scanned]) -> Vec<&'static Row> {
         assert_eq!(slots.len(), self.geometry.journal_slots as usize);
         let headers = slots.iter().flat_map(|slot| [slot.entry(), slot.prepare()]);
         let counted = headers.flatten().filter(|header| !self.is_stale(header));
@@ -354,7 +366,7 @@ impl Frame {
     }
 
     /// The op that slot `slot` may hold in the current lap: in (checkpoint, checkpoint + S].
-    fn op_of_lap(&self, slot: u32) -> Op {
+    pub fn op_of_lap(&self, slot: u32) -> Op {
         let slots = u64::from(self.geometry.journal_slots);
         let base = self.op_checkpoint + 1;
         let distance = (u64::from(slot) + slots - base % slots) % slots;

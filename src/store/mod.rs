@@ -39,6 +39,7 @@ mod scan;
 mod sealed;
 #[cfg(test)]
 mod store_tests;
+pub mod survey;
 mod tree;
 mod value;
 mod walk;

@@ -54,17 +54,34 @@ pub struct SyncProgress {
     pub blocks_fetched: u64,
     /// Blocks that are being read, or waited for.
     pub blocks_outstanding: u64,
+    /// Blocks that are known to be missing here.
+    pub blocks_missing: u64,
 }
 
 /// What a block of a checkpoint is, and so what it refers to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Role {
+pub(super) enum Role {
     Root,
     FreeSet(PageAddress),
     /// Of this level.
     Node(u8),
     /// With so many levels of references beneath.
     Value(u8),
+}
+
+impl Role {
+    /// The kind that such a block has.
+    pub(super) fn kind(self) -> BlockKind {
+        match self {
+            Self::Root => BlockKind::Checkpoint,
+            Self::FreeSet((0, _)) => BlockKind::FreeSet,
+            Self::FreeSet(_) => BlockKind::FreeSetIndex,
+            Self::Node(0) => BlockKind::Leaf,
+            Self::Node(_) => BlockKind::Inner,
+            Self::Value(0) => BlockKind::Value,
+            Self::Value(_) => BlockKind::ValueIndex,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,10 +127,11 @@ impl Store {
 
     /// How far the sync has come, or had, when it was over.
     pub fn sync_progress(&self) -> SyncProgress {
-        match self.walk.as_ref().filter(|walk| !walk.is_scrub) {
+        let progress = match self.walk.as_ref().filter(|walk| !walk.is_scrub) {
             None => self.synced,
             Some(walk) => walk.progress(),
-        }
+        };
+        SyncProgress { blocks_missing: self.missing().count() as u64, ..progress }
     }
 
     /// Scrubs one more block, if none is being scrubbed. Nothing while the store loads or syncs, or
@@ -245,6 +263,7 @@ impl Walk {
             blocks_found: self.blocks_found,
             blocks_fetched: self.blocks_fetched,
             blocks_outstanding: self.outstanding.len() as u64,
+            blocks_missing: 0,
         }
     }
 
@@ -257,16 +276,7 @@ impl Walk {
     ) -> Result<Vec<Item>, &'static str> {
         // The free set comes before the tree.
         self.is_free_set_done |= matches!(role, Role::Node(_));
-        let expected = match role {
-            Role::Root => BlockKind::Checkpoint,
-            Role::FreeSet((0, _)) => BlockKind::FreeSet,
-            Role::FreeSet(_) => BlockKind::FreeSetIndex,
-            Role::Node(0) => BlockKind::Leaf,
-            Role::Node(_) => BlockKind::Inner,
-            Role::Value(0) => BlockKind::Value,
-            Role::Value(_) => BlockKind::ValueIndex,
-        };
-        if block.kind != expected {
+        if block.kind != role.kind() {
             return Err("a block of another kind");
         }
         match role {

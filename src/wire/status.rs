@@ -5,7 +5,7 @@
 //! +-------+-------+-------+-------+-------+-------+-------+-------+-------+---
 //! |replica| count |status | born  |primary|synced | zero  | view  |logview| op …
 //! +-------+-------+-------+-------+-------+-------+-------+-------+-------+---
-//! ... one field after the other as in `StatusReport`, up to 201; zero up to 256
+//! ... one field after the other as in `StatusReport`, up to 241; zero up to 256
 //! ```
 //!
 //! **Invariants:** the size and the order are fixed by the version of the protocol; decoding is
@@ -209,6 +209,16 @@ report! {
         ops_committed: u64,
         /// Ticks since it started.
         uptime_ticks: u64,
+        /// The checkpoint that it is taking over from others; 0 while it is not.
+        op_sync: Op,
+        /// Ticks since it began to, or since it started.
+        sync_ticks: u64,
+        /// Blocks of that checkpoint that were found here.
+        sync_blocks_found: u64,
+        /// Blocks of it that came from others.
+        sync_blocks_fetched: u64,
+        /// Blocks of it that are known to be missing: what is beneath them is not known yet.
+        sync_blocks_missing: u64,
         /// Geometry: message size, bytes.
         message_size: u32,
         /// Geometry: block size, bytes.
@@ -280,6 +290,11 @@ mod tests {
             requests_committed: 10,
             ops_committed: 11,
             uptime_ticks: 12,
+            op_sync: 1024,
+            sync_ticks: 13,
+            sync_blocks_found: 14,
+            sync_blocks_fetched: 15,
+            sync_blocks_missing: 16,
             message_size: 4096,
             block_size: 8192,
             pipeline: 13,
@@ -295,7 +310,7 @@ mod tests {
         let report = example();
         assert_eq!(StatusReport::decode(&report.encode()), Ok(report));
         let (_, offset, size) = *StatusReport::FIELDS.last().expect("there are fields");
-        assert_eq!(offset + size, 201);
+        assert_eq!(offset + size, 241);
     }
 
     #[test]
@@ -308,11 +323,11 @@ mod tests {
         };
         assert!(with(0, 2).is_ok());
         for (offset, value) in
-            [(0, 3), (1, 0), (1, 7), (2, 0), (2, 5), (3, 2), (4, 3), (5, 2), (6, 1), (201, 1)]
+            [(0, 3), (1, 0), (1, 7), (2, 0), (2, 5), (3, 2), (4, 3), (5, 2), (6, 1), (241, 1)]
         {
             assert!(with(offset, value).is_err(), "{offset} {value}");
         }
-        for size in [0, 128, 255] {
+        for size in [0, 168, 255] {
             let error = Invalid::Size(u32::try_from(size).expect("small"));
             assert_eq!(StatusReport::decode(&valid[..size]), Err(error));
         }

@@ -1,0 +1,268 @@
+//! F3, tests only: surveys of real checkpoints, sound, damaged, and made of anything.
+
+use super::*;
+use crate::constants::HEADER_SIZE;
+use crate::stdx::Prng;
+use crate::storage::test_disk::{Completion, TestDisk};
+use crate::store::{Options, Store};
+
+const CLUSTER: ClusterId = ClusterId(5);
+
+const GEOMETRY: Geometry = Geometry {
+    message_size: 4096,
+    journal_slots: 64,
+    block_size: 4096,
+    pipeline: 4,
+    clients_max: 4,
+};
+
+/// A store that has written the checkpoints of ops 32, 64, … on a disk, all other writes done.
+struct Node {
+    disk: TestDisk,
+    store: Store,
+    /// The newest two.
+    checkpoints: [BlockRef; 2],
+    prng: Prng,
+}
+
+impl Node {
+    fn new(seed: u64) -> Self {
+        let mut disk = TestDisk::new(seed);
+        let grid_offset = Layout::new(GEOMETRY).grid_offset();
+        disk.bytes.resize(usize::try_from(grid_offset).unwrap(), 0);
+        let options = Options {
+            cluster: CLUSTER,
+            geometry: GEOMETRY,
+            cache_size: 1 << 20,
+            file_size: grid_offset,
+            size_limit: 1 << 40,
+        };
+        let (store, prng) = (Store::open(&options), Prng::from_seed(seed));
+        Self { disk, store, checkpoints: [BlockRef::NONE; 2], prng }
+    }
+
+    fn put(&mut self, table: u8, key: &[u8], value: &[u8]) {
+        loop {
+            let done = self.store.put(Table(table), key, value);
+            if done.is_ok() && self.store.commit_overlay().is_ok() {
+                return;
+            }
+            self.store.abandon_overlay();
+            self.turn();
+        }
+    }
+
+    fn turn(&mut self) {
+        let mut requests = Vec::new();
+        self.store.take_reads(&mut requests);
+        self.store.write_behind(1 << 20, &mut requests);
+        self.disk.submit(&mut requests);
+        match self.disk.complete() {
+            None => {}
+            Some(Completion::Write(token)) => self.store.on_write_done(token),
+            Some(Completion::Read(token, result)) => self.store.on_read_done(token, result),
+        }
+    }
+
+    /// Writes the next checkpoint, after `count` random changes.
+    fn checkpoint(&mut self, count: u64) {
+        for _ in 0..count {
+            let number = self.prng.below(3000);
+            let size = match self.prng.below(60) {
+                0 => 30_000,
+                1 => 900_000,
+                _ => self.prng.below(200),
+            };
+            let mut value = vec![0; usize::try_from(size).unwrap()];
+            self.prng.fill(&mut value);
+            let table = u8::try_from(number % 3).unwrap();
+            self.put(table, &number.to_be_bytes(), &value);
+        }
+        let op = self.checkpoints[0].op + 32;
+        let header = Header::root(CLUSTER).encode();
+        self.store.freeze(op, &header, b"extra");
+        while !self.store.can_freeze() {
+            self.turn();
+            if let Some(checkpoint) = self.store.take_written_checkpoint() {
+                self.checkpoints = [checkpoint, self.checkpoints[0]];
+                self.store.on_checkpoint_durable();
+            }
+        }
+        while !self.disk.pending.is_empty() {
+            self.turn();
+        }
+    }
+
+    fn survey(&self) -> CheckpointSurvey<'static> {
+        let [checkpoint, before] = self.checkpoints;
+        let size = self.disk.bytes.len() as u64;
+        let survey = CheckpointSurvey::new(CLUSTER, GEOMETRY, size, checkpoint, before);
+        drive(&self.disk, survey)
+    }
+
+    /// Faults of both checkpoints, and what the free set says.
+    fn findings(&self) -> (Vec<Fault>, Vec<Fault>, Vec<(u32, Disagreement)>) {
+        let mut newer = self.survey();
+        let faults = newer.take_faults();
+        let mut disagreements = Vec::new();
+        if self.checkpoints[1].is_none() {
+            newer.compare(None, |index, what| disagreements.push((index, what)));
+            return (faults, Vec::new(), disagreements);
+        }
+        let before = CheckpointSurvey::of_before(&newer, self.checkpoints[1]);
+        let mut before = drive(&self.disk, before);
+        newer.compare(Some(&before), |index, what| disagreements.push((index, what)));
+        (faults, before.take_faults(), disagreements)
+    }
+}
+
+fn drive<'a>(disk: &TestDisk, mut survey: CheckpointSurvey<'a>) -> CheckpointSurvey<'a> {
+    while let Some(Request::Read { offset, size, .. }) = survey.next_read() {
+        survey.on_read_done(disk.read(offset, size));
+    }
+    survey
+}
+
+#[test]
+fn checkpoints_of_any_history_are_sound() {
+    for seed in 0..12 {
+        let mut node = Node::new(seed);
+        for round in 0..6 {
+            let count = [0, 1, 40, 300][node.prng.index(4)];
+            node.checkpoint(count);
+            let (faults, before, disagreements) = node.findings();
+            assert_eq!((faults, before, disagreements), (vec![], vec![], vec![]), "{seed} {round}");
+            let survey = node.survey();
+            let counted: u64 = survey.tables().map(|(_, table)| table.records_count).sum();
+            assert_eq!(counted, node.store.counters().records);
+            let root = survey.root().unwrap();
+            assert_eq!((root.records_count, &root.extra[..]), (counted, &b"extra"[..]));
+            assert_eq!(root.header.map(|header| header.op()), Some(0));
+        }
+    }
+}
+
+#[test]
+fn intervals_that_change_nothing_hand_the_tree_on() {
+    let mut node = Node::new(6);
+    node.put(0, b"key", b"value");
+    for _ in 0..4 {
+        node.checkpoint(0);
+        assert_eq!(node.findings(), (vec![], vec![], vec![]));
+    }
+    let [checkpoint, _] = node.checkpoints;
+    node.store.load(checkpoint);
+    while !node.store.is_loaded() {
+        node.turn();
+    }
+    while node.store.get(Table(0), b"key").is_err() {
+        node.store.abandon_overlay();
+        node.turn();
+        assert_eq!(node.store.missing().count(), 0);
+    }
+    assert_eq!(node.store.get(Table(0), b"key").unwrap().as_deref(), Some(&b"value"[..]));
+}
+
+#[test]
+fn what_is_counted_is_what_is_there() {
+    let mut node = Node::new(1);
+    node.put(0, b"a", b"12");
+    node.put(0, b"bc", &[7; 10_000]);
+    node.put(2, b"d", b"");
+    node.checkpoint(0);
+    let survey = node.survey();
+    let tables: Vec<(Table, TableSurvey)> =
+        survey.tables().map(|(table, survey)| (table, *survey)).collect();
+    let first = TableSurvey { records_count: 2, key_bytes: 3, value_bytes: 10_002, large_count: 1 };
+    let second = TableSurvey { records_count: 1, key_bytes: 1, value_bytes: 0, large_count: 0 };
+    assert_eq!(tables, [(Table(0), first), (Table(2), second)]);
+    assert_eq!(survey.blocks_sound(BlockKind::Leaf), 1);
+    assert_eq!(survey.blocks_sound(BlockKind::Value), 3);
+    assert_eq!(survey.blocks_sound(BlockKind::ValueIndex), 1);
+    let free_set = survey.free_set().unwrap();
+    assert_eq!(survey.blocks_sound_all(), u64::from(free_set.used_count()));
+}
+
+#[test]
+fn any_flipped_byte_of_a_reached_block_is_a_fault_of_that_block() {
+    let mut node = Node::new(2);
+    for _ in 0..3 {
+        node.checkpoint(200);
+    }
+    let survey = node.survey();
+    let reached: Vec<u32> = (0..4096).filter(|index| survey.has_reached(*index)).collect();
+    for _ in 0..200 {
+        let index = reached[node.prng.index(reached.len())];
+        let at = usize::try_from(survey.offset_of(index)).unwrap() + node.prng.index(4096);
+        node.disk.bytes[at] ^= 0x20;
+        let (faults, _, disagreements) = node.findings();
+        node.disk.bytes[at] ^= 0x20;
+        assert_eq!(faults.len(), 1, "{faults:?}");
+        assert_eq!(faults[0].reference.index, index);
+        assert!(!disagreements.iter().any(|(_, what)| *what != Disagreement::FreedTooEarly));
+        assert!(disagreements.is_empty());
+    }
+    assert_eq!(node.findings(), (vec![], vec![], vec![]));
+}
+
+#[test]
+fn any_bytes_are_a_survey() {
+    let mut node = Node::new(3);
+    node.checkpoint(200);
+    node.checkpoint(50);
+    let grid = usize::try_from(Layout::new(GEOMETRY).grid_offset()).unwrap();
+    let sound = node.disk.bytes.clone();
+    for seed in 0..200 {
+        let mut prng = Prng::from_seed(seed);
+        let start = grid + prng.index(sound.len() - grid);
+        let end = start + prng.index(sound.len() - start);
+        prng.fill(&mut node.disk.bytes[start..end]);
+        if seed % 4 == 0 {
+            node.disk.bytes.truncate(grid + prng.index(sound.len() - grid));
+        }
+        let _ = node.findings();
+        node.disk.bytes.clone_from(&sound);
+    }
+}
+
+#[test]
+fn what_the_free_set_gets_wrong_is_named() {
+    let mut node = Node::new(4);
+    node.checkpoint(100);
+    let mut survey = node.survey();
+    let free = survey.free_set().unwrap().required() - 1;
+    assert!(survey.has_reached(free));
+    let at = u64::from(free / 64);
+    survey.reached.words[usize::try_from(at).unwrap()] &= !(1 << (free % 64));
+    survey.reached.insert(100_000);
+    let mut found = Vec::new();
+    survey.compare(None, |index, what| found.push((index, what)));
+    let expected = [(free, Disagreement::Leaked), (100_000, Disagreement::ReferencedAndFree)];
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn a_root_that_miscounts_is_a_fault() {
+    let mut node = Node::new(5);
+    node.checkpoint(100);
+    let [checkpoint, _] = node.checkpoints;
+    let survey = node.survey();
+    let at = survey.offset_of(checkpoint.index);
+    let block = StoredBlock::decode_read(CLUSTER, &checkpoint, node.disk.read(at, 4096)).unwrap();
+    // Of the count, and of the digest.
+    for byte in [176, 184] {
+        let mut body = block.body().to_vec();
+        body[byte] ^= 1;
+        let (index, op) = (checkpoint.index, checkpoint.op);
+        let kind = BlockKind::Checkpoint;
+        let (forged, sectors) =
+            crate::storage::block::block_seal(CLUSTER, index, op, kind, &body, 4096);
+        let start = usize::try_from(at).unwrap();
+        node.disk.bytes[start..start + 4096].copy_from_slice(sectors.as_ref());
+        node.checkpoints[0] = forged;
+        let (faults, _, _) = node.findings();
+        assert_eq!(faults.len(), 1, "{faults:?}");
+        assert_eq!(faults[0].kind, BlockKind::Checkpoint);
+    }
+    assert_eq!(block.body().len() + HEADER_SIZE as usize, 128 + 192 + 5);
+}
