@@ -48,6 +48,8 @@ stage sim target/release/vsr sim --seeds 300 --from 1
 stage fresh target/release/vsr sim --seeds 100 --from "$((16#$(git rev-parse HEAD | cut -c1-8)))"
 # What the simulator is for: each defect on purpose is caught, and each checker catches one.
 stage defects cargo test --release --features defects --test defects --locked
+# A search for a few seconds by each fuzz target, and the canary must die.
+stage fuzz scripts/fuzz.sh all 4
 # The first command of README.md, as a visitor would type it, but without a terminal.
 stage demo cargo run --release --locked -- demo
 

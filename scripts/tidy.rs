@@ -94,6 +94,7 @@ const ROOTS: &[&str] = &[
     "scripts/tidy.rs",
     "sim/tests/process.rs",
     "sim/tests/defects.rs",
+    "fuzz/smoke.rs",
 ];
 
 /// One Rust file.

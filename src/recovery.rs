@@ -158,7 +158,7 @@ enum State {
     },
     Confirming(Committed),
     Writing {
-        writing: Writing,
+        writing: Box<Writing>,
         recovered: Recovered,
     },
 }
@@ -508,7 +508,7 @@ impl Recovery {
         let recovered = Recovered { size: format.progress().1, ..recovered };
         let mut writing = Writing { file, format, tokens: BTreeMap::new(), token_next: 0 };
         writing.advance(io);
-        self.state = State::Writing { writing, recovered };
+        self.state = State::Writing { writing: Box::new(writing), recovered };
         Ok(())
     }
 }

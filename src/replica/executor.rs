@@ -546,7 +546,9 @@ impl<S: StateMachine> Executor<S> {
         }
         assert!(!suspended);
         assert_ne!(result, RESULT_OK);
-        self.store.abandon_overlay();
+        // The attempt is not over: the session is still to be written. If what was loaded for it
+        // went now, it might never be in memory together.
+        self.store.discard_writes();
         Ok((result, Bytes::new()))
     }
 }

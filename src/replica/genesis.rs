@@ -35,13 +35,11 @@ impl Replica {
         if self.is_born() {
             return;
         }
-        if known_as == 0 {
+        let is_stranger = known_as != 0 && known_as != self.incarnation;
+        if known_as == 0 || (is_stranger && defect!("second_genesis")) {
             self.heard[header.replica.index()] = header.incarnation;
             self.primary_prepare_genesis(effects);
-        } else if known_as != self.incarnation && defect!("second_genesis") {
-            self.heard[header.replica.index()] = header.incarnation;
-            self.primary_prepare_genesis(effects);
-        } else if known_as != self.incarnation {
+        } else if is_stranger {
             effects.fatal = Some(self.fatal_replaced());
         } else if self.op == 0 {
             self.named_by |= 1 << header.replica.0;

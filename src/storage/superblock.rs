@@ -53,6 +53,9 @@ const ATTEMPTS_MAX: u8 = 4;
 /// Equal copies that decide when opening.
 const QUORUM_OPEN: usize = 2;
 
+/// No op and no sequence comes near it, so that what is counted on from either never overflows.
+const NUMBER_MAX: u64 = u64::MAX / 2;
+
 const MAGIC: [u8; 8] = *b"vsr data";
 /// Where the number of the copy lies, the one byte outside of the checksum.
 const COPY_OFFSET: usize = 4;
@@ -175,6 +178,10 @@ impl SuperblockState {
         }
         if self.log_view > self.view {
             return Some(format!("log view {} above view {}", self.log_view, self.view));
+        }
+        let op_max = self.commit_max.max(self.head.op);
+        if op_max > NUMBER_MAX {
+            return Some(format!("op {op_max}"));
         }
         if let Some(reason) = self.checkpoints_invalid() {
             return Some(reason);
@@ -360,12 +367,13 @@ impl SuperblockCopy {
             op_complete: u64_at(64),
             head,
         };
-        if state.invalid().is_some() {
+        let sequence = u64_at(24);
+        if state.invalid().is_some() || !(1..=NUMBER_MAX).contains(&sequence) {
             return Err(CopyInvalid::Damaged);
         }
         let mut image = bytes.to_vec();
         image[COPY_OFFSET] = 0;
-        Ok(Self { state, sequence: u64_at(24), parent: u32_at(80), checksum, image })
+        Ok(Self { state, sequence, parent: u32_at(80), checksum, image })
     }
 
     /// [`SuperblockCopy::decode`] of what was read; unreadable sectors are damage.

@@ -90,6 +90,32 @@ fn garbage_is_a_reason_and_other_versions_are_named() {
     assert!(fatal.text.contains("version 9"));
 }
 
+#[test]
+fn numbers_that_nobody_counts_to_are_damage() {
+    let decode = |offset: usize, number: u64| {
+        let mut image = SuperblockCopy::encode(&state_of_view(1), 1, 0);
+        image[offset..offset + 8].copy_from_slice(&number.to_le_bytes());
+        let checksum = crc32c::crc32c(&image[CHECKED_OFFSET..]);
+        image[0..4].copy_from_slice(&checksum.to_le_bytes());
+        SuperblockCopy::decode(&image, 0)
+    };
+    let (sequence, commit_max) = (24, 56);
+    for offset in [sequence, commit_max] {
+        assert!(decode(offset, NUMBER_MAX).is_ok());
+        for number in [NUMBER_MAX + 1, u64::MAX] {
+            assert_eq!(decode(offset, number), Err(CopyInvalid::Damaged));
+        }
+    }
+    assert_eq!(decode(sequence, 0), Err(CopyInvalid::Damaged));
+    let copies: SuperblockCopies = [
+        decode(sequence, NUMBER_MAX),
+        Err(CopyInvalid::Damaged),
+        Ok(copy_of(&state_of_view(2), NUMBER_MAX - 1, 3)),
+        Err(CopyInvalid::Damaged),
+    ];
+    assert!(superblock_select(&copies).is_err(), "neither succeeds the other");
+}
+
 /// Every arrangement of four copies, each bad or of one of four updates: an update that had its
 /// quorum is never missed, whichever one copy rots; and what is selected is never of thin air.
 #[test]

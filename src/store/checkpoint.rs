@@ -144,6 +144,7 @@ impl Store {
         assert!(self.is_settled());
         assert_eq!(op, self.tree.op, "the checkpoint that the interval ends with");
         assert!(extra.len() <= EXTRA_SIZE_MAX);
+        self.tree.resolve_root();
         let free_set = &mut self.tree.free_set;
         if !self.checkpoint.is_none() {
             free_set.release(&self.checkpoint, op);
@@ -153,11 +154,6 @@ impl Store {
         let mut given_out: BTreeSet<u32> = free_set.frozen_indexes().collect();
         given_out.insert(index);
         self.forget(&given_out);
-        // As for a page that is copied: an interval that changes nothing hands on the reference of
-        // the one before, and what it stands for is known no longer than that.
-        if let Some(resolved) = self.tree.sealed.resolve(&self.tree.root.reference) {
-            self.tree.root.reference = resolved;
-        }
         self.freezing = Some(Freezing {
             op,
             index,

@@ -414,6 +414,12 @@ impl Store {
         }
     }
 
+    /// Forgets what the attempt has written, and goes on with it: what it has loaded stays.
+    pub(crate) fn discard_writes(&mut self) {
+        assert!(!self.is_suspended(), "a suspended attempt is abandoned");
+        self.overlay.clear();
+    }
+
     /// Whether no attempt is under way.
     pub(crate) fn is_settled(&self) -> bool {
         self.overlay.is_empty() && !self.is_suspended()

@@ -18,6 +18,9 @@
 //! pages of T, of op T - I or T. When T is complete, all pages of T are sealed, and sealing closed
 //! their references for good. So then the map of T - I is not needed any more.
 //!
+//! The reference to the root of the tree lies in no page. If nothing changes for an interval, the
+//! root is not copied either, so each freeze resolves that reference by the same argument.
+//!
 //! **Invariants:** an op has a map from its interval's begin until the checkpoint after its own is
 //! complete; where there is a map, it is the authority, and no entry means not sealed; where there
 //! is none, the reference itself is complete.

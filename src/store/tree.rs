@@ -529,6 +529,15 @@ impl Tree {
         new
     }
 
+    /// Completes the reference to the root, if its page is sealed. See `sealed`.
+    pub(super) fn resolve_root(&mut self) {
+        assert_eq!(self.root, self.root_before, "between two attempts");
+        if let Some(resolved) = self.sealed.resolve(&self.root.reference) {
+            self.root.reference = resolved;
+            self.root_before = self.root;
+        }
+    }
+
     /// A copy of a page for the present interval. See `sealed`.
     fn resolved_copy(&mut self, slot: Slot) -> Page {
         let mut page = self.cache.entry(slot).page().copy(self.page_size);
