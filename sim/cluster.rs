@@ -60,6 +60,8 @@ pub(crate) struct Repairs {
     pub(crate) view_changes: u64,
     /// Uncertain heads that the logs of others made certain.
     pub(crate) heads: u64,
+    /// Ends of a replica that had lost a block of its own before it was in a checkpoint.
+    pub(crate) blocks_lost: u64,
     /// Checkpoints written.
     pub(crate) checkpoints: u64,
     /// Checkpoints taken over from others.
@@ -208,7 +210,7 @@ impl Cluster {
             replicas: slots.collect(),
             clients: clients.collect(),
             checkers: Checkers::new(replica_count),
-            budget: Budget { begun: 0, max: options.requests, answered: 0, unknown: 0 },
+            budget: Budget { max: options.requests, ..Budget::default() },
             repairs: Repairs::default(),
             prng: prng.fork(),
             paused_until: vec![0; processes],
@@ -275,6 +277,7 @@ impl Cluster {
             }
             if fatal.kind == FatalKind::BlockLost {
                 self.world.borrow_mut().scheduler.note(process, "block_lost", 0, 0);
+                self.repairs.blocks_lost += 1;
                 self.crash(process);
                 return Ok(());
             }
@@ -546,7 +549,7 @@ impl Cluster {
         self.kill(replica, is_silent);
         // Before the birth it is the end of the cluster, which is seldom worth a look.
         let is_time = self.is_born() || self.prng.below(16) == 0;
-        let is_doomed = self.doomed == Some(replica) && is_time;
+        let is_doomed = self.doomed == Some(replica) && is_time && !self.is_calm;
         if is_doomed && ppm(self.options.file_lost).happens(&mut self.prng) {
             self.lose_file(replica);
         }

@@ -13,6 +13,7 @@ use crate::cli::Sim;
 use std::io::Write;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Duration;
+use vsr::constants::TICK_NS;
 use vsr::io::{Event, IO, MioIO, MioOptions};
 use vsr::stdx::defect;
 
@@ -51,10 +52,10 @@ fn one(arguments: &Sim) -> Result<u8, (u8, String)> {
     };
     let options = options_of(seed, &arguments.settings).map_err(|reason| (STATUS_USAGE, reason))?;
     env_logger::Builder::from_default_env().format_timestamp(None).format_target(false).init();
-    print!("{}", report::head(seed, arguments, &options));
     report_panics(seed);
+    report::say(report::head(seed, arguments, &options).trim_end());
     let outcome = run::run(seed, options, arguments.log);
-    print!("{}", report::tail(&outcome));
+    report::say(report::tail(&outcome).trim_end());
     Ok(outcome.failure.map_or(0, |failure| failure.status()))
 }
 
@@ -63,11 +64,13 @@ fn report_panics(seed: u64) {
     std::panic::set_hook(Box::new(move |panic| {
         let (now, process, lines) = context();
         for line in lines {
-            println!("{line}");
+            report::say(&line);
         }
-        println!("{panic}");
-        println!("FAILED seed {seed}: crash in process {process} at {} ms", now / MS);
-        // The reader may be gone; the status says the same.
+        report::say(&panic.to_string());
+        let (ms, tick) = (now / MS, now / TICK_NS);
+        report::say(&format!(
+            "FAILED seed {seed}: crash in process {process} at {ms} ms, tick {tick} of virtual time"
+        ));
         let _ = std::io::stdout().flush();
         std::process::exit(STATUS_CRASH);
     }));
@@ -80,10 +83,18 @@ fn draw_seed() -> std::io::Result<u64> {
 /// Runs `count` seeds, as many at a time as there are cores.
 fn many(arguments: &Sim, count: u64) -> Result<u8, (u8, String)> {
     let fail = |error: std::io::Error| (STATUS_SYSTEM, format!("child processes: {error}"));
+    let Some(end) = arguments.from.checked_add(count) else {
+        return Err((
+            STATUS_USAGE,
+            format!("--from {} --seeds {count}: more than there are", arguments.from),
+        ));
+    };
+    // What no seed takes is said once.
+    options_of(arguments.from, &arguments.settings).map_err(|reason| (STATUS_USAGE, reason))?;
     let program = std::env::current_exe().map_err(fail)?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let from = arguments.from;
-    let mut seeds = from..from.saturating_add(count);
+    let mut seeds = from..end;
     let mut running: Vec<(u64, Child, u64)> = Vec::new();
     let mut speed = Speed::default();
     let mut failed: Vec<(u64, i32, String)> = Vec::new();
@@ -91,7 +102,11 @@ fn many(arguments: &Sim, count: u64) -> Result<u8, (u8, String)> {
     let mut done = 0;
     let mut io =
         MioIO::new(MioOptions { development: true, ..MioOptions::default() }).map_err(fail)?;
-    println!("seeds {from} to {}: vsr sim --seeds {count} --from {from}", seeds.end - 1);
+    let flags = report::flags(arguments);
+    report::say(&format!(
+        "seeds {from} to {}: vsr sim --seeds {count} --from {from}{flags}",
+        end - 1
+    ));
     loop {
         while running.len() < cores
             && let Some(seed) = seeds.next()
@@ -133,19 +148,20 @@ fn many(arguments: &Sim, count: u64) -> Result<u8, (u8, String)> {
     eprintln!("\n{}", speed.line());
     failed.sort();
     for (_, status, last) in &failed {
-        println!("{status} {last}");
+        report::say(&format!("{status} {last}"));
     }
     excused.sort();
     for (seed, line) in &excused {
-        println!("seed {seed}: {line}");
+        report::say(&format!("seed {seed}: {line}"));
     }
-    println!("excused {}", excused.len());
-    println!("hash     {:016x}", speed.hash());
+    report::say(&format!("excused {}", excused.len()));
+    report::say(&format!("hash     {:016x}", speed.hash()));
+    assert_eq!(done, count, "each seed was run");
     if failed.is_empty() {
-        println!("PASSED {count} seeds");
+        report::say(&format!("PASSED {count} seeds{flags}"));
         return Ok(0);
     }
-    println!("FAILED {} of {count} seeds", failed.len());
+    report::say(&format!("FAILED {} of {count} seeds{flags}", failed.len()));
     let status = failed.iter().map(|(_, status, _)| *status).max().unwrap_or(STATUS_CRASH);
     Ok(u8::try_from(status).unwrap_or(u8::MAX))
 }

@@ -387,6 +387,8 @@ impl Disk {
 
     fn carry_out_write(&mut self, scheduler: &mut Scheduler, offset: u64, bytes: &[u8]) {
         let replica = self.replica;
+        scheduler.trace.mix(offset);
+        scheduler.trace.mix(u64::from(crc32c::crc32c(bytes)));
         if self.may_damage(offset, true) {
             if self.options.write_lost.happens(&mut self.prng) {
                 self.hurt(offset);

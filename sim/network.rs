@@ -592,6 +592,7 @@ impl Network {
             // A duplicate takes room like any other.
             state.ends[1 - side].unread += bytes.len();
         }
+        scheduler.trace.mix(u64::from(crc32c::crc32c(&bytes)));
         state.ends[side].inbox.push_back(bytes);
         self.mark(scheduler, connection, side, true, false);
     }

@@ -10,7 +10,13 @@ use super::run::Outcome;
 use super::scheduler::MS;
 use super::trace::Entry;
 use crate::cli::Sim;
-use std::fmt::Write;
+use std::fmt::Write as _;
+use std::io::Write as _;
+
+/// A line on stdout. Whoever reads it may be gone: the exit status says how the run went.
+pub(crate) fn say(line: &str) {
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
 
 /// One line of `--log`:
 ///
@@ -19,7 +25,7 @@ use std::fmt::Write;
 ///      1234567       2 frame_lost           0                    128
 /// ```
 pub(crate) fn log_entry(entry: &Entry) {
-    println!("{}", entry_line(entry));
+    say(&entry_line(entry));
 }
 
 /// The text of [`log_entry`].
@@ -30,13 +36,7 @@ pub(crate) fn entry_line(entry: &Entry) -> String {
 
 /// The first lines of a run: the seed, how to run it again, the knobs.
 pub(crate) fn head(seed: u64, arguments: &Sim, options: &Options) -> String {
-    let mut text = format!("seed {seed}: vsr sim {seed}");
-    for (name, value) in &arguments.settings {
-        write!(text, " --set {name}={value}").expect("a string takes all");
-    }
-    if let Some(name) = &arguments.defect {
-        write!(text, " --defect {name}").expect("a string takes all");
-    }
+    let mut text = format!("seed {seed}: vsr sim {seed}{}", flags(arguments));
     text.push_str("\noptions");
     for (name, value) in options.values() {
         write!(text, " {name}={value}").expect("a string takes all");
@@ -45,9 +45,21 @@ pub(crate) fn head(seed: u64, arguments: &Sim, options: &Options) -> String {
     text
 }
 
+/// What was set on the command line beyond the seed, to set it again.
+pub(crate) fn flags(arguments: &Sim) -> String {
+    let mut text = String::new();
+    for (name, value) in &arguments.settings {
+        write!(text, " --set {name}={value}").expect("a string takes all");
+    }
+    if let Some(name) = &arguments.defect {
+        write!(text, " --defect {name}").expect("a string takes all");
+    }
+    text
+}
+
 /// The last lines of a run: what happened, what was compared, how it ended.
 pub(crate) fn tail(outcome: &Outcome) -> String {
-    let mut lines = Vec::new();
+    let mut lines = outcome.last.clone();
     for fault in Fault::ALL {
         let count = outcome.counts.count(*fault);
         if count > 0 {
@@ -63,6 +75,7 @@ pub(crate) fn tail(outcome: &Outcome) -> String {
         ("checkpoints", repairs.checkpoints),
         ("syncs", repairs.syncs),
         ("blocks", repairs.blocks),
+        ("blocks_lost", repairs.blocks_lost),
         ("files_refused", repairs.files_refused),
         ("files_recovered", repairs.files_recovered),
     ] {

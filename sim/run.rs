@@ -31,7 +31,7 @@ const LIVENESS_NS: u64 = 240 * SECOND;
 const LOOK_NS: u64 = 100 * MS;
 /// How long a reason to be stuck must last to be believed, virtual ns.
 const EXCUSE_NS: u64 = 60 * SECOND;
-/// Calls to be made by a healed core.
+/// Calls to be answered by a healed core.
 const CALLS_AFTER: u64 = 30;
 
 /// How a run failed.
@@ -65,6 +65,8 @@ pub(crate) struct Outcome {
     /// Why the core was allowed to be stuck.
     pub(crate) excuse: Option<&'static str>,
     pub(crate) failure: Option<Failure>,
+    /// The last events, if it failed.
+    pub(crate) last: Vec<String>,
 }
 
 impl Failure {
@@ -141,6 +143,7 @@ pub(crate) fn run(seed: u64, options: Options, is_logged: bool) -> Outcome {
     if failure.is_none() {
         core = cluster.heal_core();
         cluster.budget.max = cluster.budget.begun + CALLS_AFTER;
+        cluster.budget.is_answer_owed = true;
         match liveness(&mut cluster, &core) {
             Ok(reason) => excuse = reason,
             Err(reason) => failure = Some(reason),
@@ -179,6 +182,10 @@ fn outcome(
         repairs: cluster.repairs_total(),
         reports,
         excuse,
+        last: match failure {
+            Some(_) => world.scheduler.trace.last().map(report::entry_line).collect(),
+            None => Vec::new(),
+        },
         failure,
     }
 }

@@ -1,5 +1,5 @@
-//! What has happened: a rolling hash of every event, the last of them for the report of a crash,
-//! and the lines of `--log`.
+//! What has happened: a rolling hash of every event and of the bytes that arrived at processes and
+//! disks, the last events for the report of a failure, and the lines of `--log`.
 //!
 //! **Invariants:** the hash is a function of integers alone, the same in every build and on every
 //! machine; whether lines are written changes nothing else.

@@ -36,12 +36,15 @@ use vsr::wire::ClusterId;
 mod hooks;
 
 /// How many calls there are to be made, over all clients.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Budget {
     /// Calls begun.
     pub(crate) begun: u64,
     /// Calls to begin, at most.
     pub(crate) max: u64,
+    /// A call begun from now on that comes to no answer is made good by another one: it takes an
+    /// answer to each to be done.
+    pub(crate) is_answer_owed: bool,
     /// Calls that came to an answer.
     pub(crate) answered: u64,
     /// Calls of which nobody knows.
@@ -73,6 +76,8 @@ pub(crate) struct ClientSlot {
     client: u64,
     generation: u64,
     call: Option<Call>,
+    /// The open call must be made good if it is not answered.
+    is_answer_owed: bool,
     calls: u64,
     /// It does not come again.
     is_retired: bool,
@@ -104,6 +109,7 @@ impl ClientSlot {
             client: 0,
             generation: 0,
             call: None,
+            is_answer_owed: false,
             calls: 0,
             is_retired: false,
             seen: BTreeMap::new(),
@@ -286,6 +292,7 @@ impl ClientSlot {
             if result == CallResult::Unknown {
                 budget.unknown += 1;
             }
+            budget.max += u64::from(self.is_answer_owed);
             self.end_call(now, result, checkers);
         }
         if let Some(mut endpoint) = self.endpoint.take() {
@@ -353,6 +360,7 @@ impl ClientSlot {
         }
         self.calls += 1;
         budget.begun += 1;
+        self.is_answer_owed = budget.is_answer_owed;
         self.note("call", budget.begun, u64::from(is_query));
         checkers.on_invoke(self.client, now, call.clone());
         self.call = Some(call);

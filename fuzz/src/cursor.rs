@@ -407,7 +407,11 @@ pub fn header_set(cursor: &mut Cursor<'_>) -> (HeaderSet, Vec<u8>) {
         let is_blank = !headers.is_empty() && cursor.u8() % 4 == 0;
         headers.push((!is_blank).then(|| prepare_of(cursor, op)));
     }
-    let table = IncarnationTable { op: cursor.number(), incarnations: [1, 2, 3, 0, 0, 0] };
+    let table = IncarnationTable {
+        op: cursor.number(),
+        incarnations: [1, 2, 3, 0, 0, 0],
+        ..IncarnationTable::default()
+    };
     let set = HeaderSet { table, op, headers };
     let mut bytes = set.encode();
     if cursor.u8() % 4 == 0 {

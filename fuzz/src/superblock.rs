@@ -91,7 +91,11 @@ fn state(replica_count: u8, view: u32) -> SuperblockState {
     }
     headers.push((view < 2).then_some(formatted.head.headers[0]).flatten());
     let head = HeaderSet {
-        table: IncarnationTable { op: 1, incarnations: [9, 2, 3, 0, 0, 0] },
+        table: IncarnationTable {
+            op: 1,
+            incarnations: [9, 2, 3, 0, 0, 0],
+            ..IncarnationTable::default()
+        },
         op: u64::from(view),
         headers,
     };
