@@ -37,15 +37,19 @@ fn corpus_folder(name: &str) -> PathBuf {
 
 fn files(folder: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
-    let mut files: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    let mut files: Vec<PathBuf> =
+        entries.map(|entry| entry.expect("a readable folder").path()).collect();
     files.sort();
     files
 }
 
+fn read(path: &Path) -> Vec<u8> {
+    fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
 /// The committed inputs of a target.
 fn corpus(name: &str) -> Vec<Vec<u8>> {
-    let corpus: Vec<Vec<u8>> =
-        files(&corpus_folder(name)).iter().map(|path| fs::read(path).unwrap()).collect();
+    let corpus: Vec<Vec<u8>> = files(&corpus_folder(name)).iter().map(|path| read(path)).collect();
     assert!(!corpus.is_empty(), "{name} has no corpus: UPDATE=1 cargo test --test smoke");
     corpus
 }
@@ -64,7 +68,7 @@ impl Mutator {
         if self.prng.below(2) == 0 {
             edges[self.prng.index(edges.len())]
         } else {
-            u8::try_from(self.prng.below(256)).unwrap()
+            u8::try_from(self.prng.below(256)).expect("below 256")
         }
     }
 
@@ -139,9 +143,9 @@ fn guarded(target: &Target, data: &[u8]) -> u32 {
     let outcome = panic::catch_unwind(AssertUnwindSafe(|| (target.check)(data, Plant::Nothing)));
     outcome.unwrap_or_else(|cause| {
         let folder = root().join("target/fuzz-smoke");
-        fs::create_dir_all(&folder).unwrap();
+        fs::create_dir_all(&folder).expect("a writable target folder");
         let path = folder.join(format!("{}-{:08x}", target.name, crc32c::crc32c(data)));
-        fs::write(&path, data).unwrap();
+        fs::write(&path, data).expect("a writable target folder");
         eprintln!(
             "{} failed: run it again by FUZZ_INPUT={} cargo test --test smoke one_input",
             target.name,
@@ -238,7 +242,7 @@ fn targets_and_binaries_are_the_same() {
 #[test]
 fn one_input() {
     let Ok(path) = std::env::var("FUZZ_INPUT") else { return };
-    let data = fs::read(&path).unwrap();
+    let data = read(Path::new(&path));
     let name = Path::new(&path).file_name().unwrap().to_string_lossy().into_owned();
     let target = TARGETS.iter().find(|target| name.starts_with(&format!("{}-", target.name)));
     let target = target.expect("the name of the file begins with that of a target");

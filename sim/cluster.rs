@@ -16,6 +16,7 @@ use super::checkers::{Checkers, Commit, FinalState, Record, ReplicaState, Row};
 use super::disk::{Atlas, Disk};
 use super::fault::Fault;
 use super::faulty_io::FaultyIO;
+use super::machine::Machine;
 use super::network::{Network, address_of};
 use super::options::{Options, delay, ppm};
 use super::run::Failure;
@@ -31,7 +32,7 @@ use vsr::replica::executor::Executor;
 use vsr::replica::{Quorums, Status};
 use vsr::server::{Observer, Server, ServerConfig};
 use vsr::state_machine::Reply;
-use vsr::state_machine::kv::{self, Kv, OperationResult, Outcome, Request, Scan};
+use vsr::state_machine::kv::{self, OperationResult, Outcome, Request, Scan};
 use vsr::stdx::Prng;
 use vsr::storage::superblock::superblock_zone;
 use vsr::storage::{Format, Request as StorageRequest, SuperblockState};
@@ -76,7 +77,7 @@ pub(crate) struct Repairs {
 
 impl Repairs {
     /// What the replica did in this life.
-    fn add(&mut self, server: &Server<Kv>) {
+    fn add(&mut self, server: &Server<Machine>) {
         let counters = server.replica().counters();
         self.prepares += counters.prepares_repaired;
         self.headers += counters.headers_repaired;
@@ -92,7 +93,7 @@ impl Repairs {
 #[derive(Debug)]
 struct ReplicaSlot {
     io: FaultyIO,
-    server: Option<Server<Kv>>,
+    server: Option<Server<Machine>>,
     /// When a dead one is started, ns.
     restart_at: u64,
     /// It is never started again.
@@ -141,8 +142,8 @@ struct Watcher<'a> {
     failure: Option<String>,
 }
 
-impl Observer<Kv> for Watcher<'_> {
-    fn on_commit(&mut self, prepare: &Message, executor: &Executor<Kv>) {
+impl Observer<Machine> for Watcher<'_> {
+    fn on_commit(&mut self, prepare: &Message, executor: &Executor<Machine>) {
         let header = prepare.prepare_header();
         let id = header.id();
         let digest = Some(executor.digest());
@@ -150,6 +151,7 @@ impl Observer<Kv> for Watcher<'_> {
         let parent = header.command.parent;
         let commit = Commit { op: executor.op(), id, parent, digest, checkpoint };
         let result = self.checkers.on_commit(self.replica, commit, self.now / DRIVER_NS);
+        self.checkers.on_ledger_commit(prepare);
         if self.failure.is_none() {
             self.failure = result.err();
         }
@@ -206,10 +208,14 @@ impl Cluster {
             world.borrow_mut().scheduler.start(process);
             ClientSlot::new(&world, process, replicas, CLUSTER, prng.fork())
         });
+        let checkers = match options.machine {
+            0 => Checkers::new(replica_count),
+            _ => Checkers::of_ledger(replica_count, options.sessions),
+        };
         Self {
             replicas: slots.collect(),
             clients: clients.collect(),
-            checkers: Checkers::new(replica_count),
+            checkers,
             budget: Budget { max: options.requests, ..Budget::default() },
             repairs: Repairs::default(),
             prng: prng.fork(),
@@ -300,6 +306,8 @@ impl Cluster {
             op_checkpoint: replica.op_checkpoint(),
             view_durable: Some(replica.view_durable()),
             log_view_durable: Some(replica.log_view_durable()),
+            op_complete: replica.op_complete_durable(),
+            op_syncing: replica.op_syncing_durable(),
         };
         let status = replica.status() as u64;
         // What is durable stays: a replica that has once known of the birth always will.
@@ -516,7 +524,7 @@ impl Cluster {
             cache_size: self.options.cache << 10,
             size_limit: u64::MAX,
         };
-        let opened = Server::open(&mut slot.io, config, Kv::new());
+        let opened = Server::open(&mut slot.io, config, Machine::new(self.options.machine));
         let was_ended = slot.io.end_opening();
         match opened {
             Ok(server) => {
@@ -754,8 +762,12 @@ impl Cluster {
         is_stuck.then_some("core_recovering_head")
     }
 
-    /// What the replicas of the converged core have stored.
+    /// What the replicas of the converged core have stored. What a ledger has is judged at once.
     pub(crate) fn finals(&mut self, core: &[usize]) -> Vec<FinalState> {
+        if self.options.machine != 0 {
+            self.judge_ledgers(core);
+            return Vec::new();
+        }
         let mut states = Vec::new();
         for &index in core {
             if self.replicas[index].file == FileFate::Formatted {
@@ -777,6 +789,41 @@ impl Cluster {
             states.push(FinalState { replica, op, revision, rows });
         }
         states
+    }
+
+    fn judge_ledgers(&mut self, core: &[usize]) {
+        let accounts = self.checkers.ledger_accounts();
+        for &index in core {
+            if self.replicas[index].file == FileFate::Formatted {
+                continue; // It was refused.
+            }
+            let total = self.ask_ledger(index, "total").expect("there is always a total");
+            let balances = accounts.iter().filter_map(|account| {
+                Some((*account, self.ask_ledger(index, &format!("balance {account}"))?))
+            });
+            let balances = balances.collect();
+            let op = self.replicas[index].server.as_ref().map(|server| server.executor().op());
+            let op = op.expect("nothing happens to a core that has agreed");
+            self.checkers.on_ledger_final(index, op, &balances, total);
+        }
+    }
+
+    /// The number that a replica answers a query with, if it does not refuse it.
+    fn ask_ledger(&mut self, replica: usize, query: &str) -> Option<u64> {
+        loop {
+            let slot = &mut self.replicas[replica];
+            let server = slot.server.as_mut().expect("it is in the core");
+            let mut reply = Reply::new(100);
+            if server.executor_mut().peek(query.as_bytes(), &mut reply) {
+                let text = String::from_utf8(reply.bytes).expect("digits");
+                return Some(text.parse().expect("a number"));
+            }
+            // Blocks that are not in memory come while the world goes on.
+            if server.executor().store().is_ready() {
+                return None;
+            }
+            self.step().expect("nothing happens to a core that has agreed");
+        }
     }
 
     /// Ends the counting of repairs: adds those of the living.
@@ -856,7 +903,7 @@ fn format(disk: &mut Disk, formatted: Option<&Disk>, state: &SuperblockState) {
 }
 
 /// All that kv has stored, and its counter of writes.
-fn all_rows(executor: &mut Executor<Kv>) -> Option<(u64, Vec<Row>)> {
+fn all_rows(executor: &mut Executor<Machine>) -> Option<(u64, Vec<Row>)> {
     let request = Request::scan(Scan::all()).encode();
     let mut reply = Reply::new(64 << 20);
     if !executor.peek(&request, &mut reply) {

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   write ─► in flight ── latency ──► fate ──► sectors      done, lost, misdirected, corrupted
+//!     └── beyond the end ──► refused: full, perhaps with room at the next attempt
 //!               │ crash: any subset of its sectors
 //!   read  ─► in flight ── latency ──► sectors ──► fate      as it is, a bit flipped, unreadable
 //! ```
@@ -28,15 +29,16 @@
 //! **Invariants:** every operation completes once, or dies with its process; what the atlas does
 //! not allow happens at a crash only, and then to writes in flight only; a sector is written whole
 //! or not at all; a slot that is not hurt holds what was last written to it, but for a write that a
-//! crash cut short.
+//! crash cut short; a write that was refused leaves nothing behind.
 //!
-//! **Not here:** a disk that is full.
+//! **Not here:** when the disk of a process is healed (`cluster`).
 
 use super::fault::Fault;
 use super::random::{Delay, Ppm};
 use super::scheduler::{Scheduler, What};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
 use std::ops::Range;
 use std::rc::Rc;
 use vsr::constants::{HEADERS_PER_SECTOR, SECTOR_SIZE};
@@ -74,6 +76,8 @@ pub(crate) struct DiskOptions {
     pub(crate) rot: Ppm,
     /// Of each write in flight at a crash: that all, or none, of it is done; else a part.
     pub(crate) whole_at_crash: Ppm,
+    /// Of each write beyond the end: that there is no room for it.
+    pub(crate) full: Ppm,
 }
 
 /// In which way a chunk of a disk may be damaged.
@@ -105,8 +109,19 @@ enum Place {
 
 #[derive(Debug)]
 enum Operation {
-    Read { offset: u64, buffer: AlignedBuffer },
-    Write { offset: u64, sectors: Bytes },
+    Read {
+        offset: u64,
+        buffer: AlignedBuffer,
+    },
+    Write {
+        offset: u64,
+        sectors: Bytes,
+    },
+    /// A write for which there is no room.
+    Refused {
+        offset: u64,
+        size: usize,
+    },
 }
 
 /// See the module.
@@ -293,14 +308,20 @@ impl Disk {
         token: FileToken,
     ) {
         assert!(offset.is_multiple_of(SECTOR as u64) && sectors.len().is_multiple_of(SECTOR));
-        // What lies past the end makes the file longer, whatever becomes of it.
+        let latency = if self.is_healed { LATENCY_HEALED } else { self.options.write };
+        let delay = latency.draw(&mut self.prng);
         let end = usize::try_from(offset).expect("some MiB") / SECTOR + sectors.len() / SECTOR;
-        self.sectors.resize(self.sectors.len().max(end), None);
+        if end > self.sectors.len() {
+            if !self.is_healed && self.options.full.happens(&mut self.prng) {
+                let size = sectors.len();
+                return self.submit(scheduler, delay, token, Operation::Refused { offset, size });
+            }
+            // What lies past the end makes the file longer, whatever becomes of it.
+            self.sectors.resize(end, None);
+        }
         if let Place::Prepare { slot } = self.place(offset) {
             self.slots_used = self.slots_used.max(slot + 1);
         }
-        let latency = if self.is_healed { LATENCY_HEALED } else { self.options.write };
-        let delay = latency.draw(&mut self.prng);
         self.submit(scheduler, delay, token, Operation::Write { offset, sectors });
     }
 
@@ -356,6 +377,10 @@ impl Disk {
             Operation::Write { offset, sectors } => {
                 self.carry_out_write(scheduler, offset, &sectors);
                 Event::WriteDone { token, result: Ok(()) }
+            }
+            Operation::Refused { offset, size } => {
+                scheduler.fault(self.replica, Fault::DiskFull, offset, size as u64);
+                Event::WriteDone { token, result: Err(ErrorKind::StorageFull.into()) }
             }
         }
     }

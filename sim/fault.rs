@@ -91,6 +91,8 @@ kinds! {
     WriteUndone = "write_undone",
     /// A copy of the superblock is damaged.
     SuperblockDamaged = "superblock_damaged",
+    /// A write that makes the file longer finds no room.
+    DiskFull = "disk_full",
     /// The file of a dead replica is gone.
     FileLost = "file_lost",
     /// A process is killed; its peers see resets.

@@ -2,7 +2,7 @@
 //! for the same seed. `docs/simulator.md` is its guide.
 //!
 //! ```text
-//!   run ──► Cluster ── turns ──► Server<Kv>, Endpoint ── calls ──► FaultyIO ──┐
+//!   run ──► Cluster ── turns ──► Server, Endpoint ── calls ──► FaultyIO ──────┐
 //!    │         │                                                              ▼
 //!    │         ├── faults of processes, partitions ────────────────────► World { scheduler,
 //!    │         └── what happened ──► checkers                               network, disks }
@@ -20,6 +20,10 @@ mod command;
 mod disk;
 mod fault;
 mod faulty_io;
+#[path = "../docs/examples/ledger.rs"]
+#[expect(dead_code, reason = "serving it, and asking it, is the example's own")]
+mod ledger;
+mod machine;
 mod network;
 mod options;
 mod random;

@@ -55,6 +55,8 @@ macro_rules! knobs {
 }
 
 knobs! {
+    /// What is replicated: 0 is kv, 1 the ledger.
+    machine in 0 ..= 1,
     /// Replicas.
     replicas in 1 ..= 6,
     /// Clients at a time.
@@ -157,6 +159,8 @@ knobs! {
     rot in 0 ..= 1000000,
     /// Of each write in flight at a crash: all of it is done, or none.
     whole_at_crash in 0 ..= 1000000,
+    /// Of each write that makes the file longer: there is no room.
+    disk_full in 0 ..= 1000000,
     /// Of each crash of one of the replicas: its file is lost.
     file_lost in 0 ..= 1000000,
     /// Of each file that is lost, or was formatted anew and refused: it is recovered; else it is
@@ -220,6 +224,7 @@ impl Options {
         options.draw_network(mood, prng);
         options.draw_disks(mood, prng);
         options.draw_processes(mood, prng);
+        options.machine = one_of(prng, [0, 0, 0, 1]);
         options
     }
 
@@ -294,6 +299,7 @@ impl Options {
         self.clock_jump = mood.fault(prng, [500, 10_000]);
         self.clock_jump_max = one_of(prng, [50_000, 10_000_000, 3_600_000_000, 30_000_000_000_000]);
         self.file_lost = mood.fault(prng, [50_000, 300_000, 1_000_000]);
+        self.disk_full = mood.fault(prng, [200_000, 800_000, 1_000_000]);
         self.recover = one_of(prng, [0, 500_000, 1_000_000]);
     }
 
@@ -342,6 +348,7 @@ impl Options {
             unreadable: ppm(self.unreadable),
             rot: ppm(self.rot),
             whole_at_crash: ppm(self.whole_at_crash),
+            full: ppm(self.disk_full),
         }
     }
 }

@@ -61,6 +61,13 @@ enum Phase {
     Leaving { deadline: u64 },
 }
 
+/// A call, of either state machine.
+#[derive(Debug)]
+enum Asked {
+    Kv(Call),
+    Ledger(Bytes),
+}
+
 /// One client after the other, in one process.
 #[derive(Debug)]
 pub(crate) struct ClientSlot {
@@ -75,7 +82,7 @@ pub(crate) struct ClientSlot {
     /// For the checkers: a number for each endpoint.
     client: u64,
     generation: u64,
-    call: Option<Call>,
+    call: Option<Asked>,
     /// The open call must be made good if it is not answered.
     is_answer_owed: bool,
     calls: u64,
@@ -188,12 +195,17 @@ impl ClientSlot {
         match outcome {
             Outcome::Registered => self.rest(now, options),
             Outcome::Answered(answer) => {
-                let call = self.call.take().expect("only calls are answered");
-                let result = call.result(&answer)?;
+                let asked = self.call.take().expect("only calls are answered");
                 self.note("answered", answer.op, answer.view.0.into());
-                self.remember(&call, &result);
                 budget.answered += 1;
-                self.end_call(now, result, checkers);
+                match asked {
+                    Asked::Ledger(_) => checkers.on_ledger_return(self.client, Some(answer.op)),
+                    Asked::Kv(call) => {
+                        let result = call.result(&answer)?;
+                        self.remember(&call, &result);
+                        self.end_call(now, result, checkers);
+                    }
+                }
                 self.rest(now, options);
             }
             Outcome::Deregistered => self.leave(now, CallResult::NotDone, budget, checkers),
@@ -288,12 +300,15 @@ impl ClientSlot {
         budget: &mut Budget,
         checkers: &mut Checkers,
     ) {
-        if self.call.take().is_some() {
+        if let Some(asked) = self.call.take() {
             if result == CallResult::Unknown {
                 budget.unknown += 1;
             }
             budget.max += u64::from(self.is_answer_owed);
-            self.end_call(now, result, checkers);
+            match asked {
+                Asked::Ledger(_) => checkers.on_ledger_return(self.client, None),
+                Asked::Kv(_) => self.end_call(now, result, checkers),
+            }
         }
         if let Some(mut endpoint) = self.endpoint.take() {
             endpoint.close(&mut self.io);
@@ -337,6 +352,11 @@ impl ClientSlot {
         budget: &mut Budget,
         checkers: &mut Checkers,
     ) {
+        if options.machine != 0 {
+            let (body, is_query) = self.draw_ledger_call(options);
+            checkers.on_ledger_invoke(self.client, &body);
+            return self.ask(Asked::Ledger(body), is_query, now, options, budget);
+        }
         let call = self.draw_call(options);
         let is_query = call.is_read() && self.prng.below(100) < options.query_percent;
         self.invoke(call, is_query, now, options, budget, checkers);
@@ -351,7 +371,22 @@ impl ClientSlot {
         budget: &mut Budget,
         checkers: &mut Checkers,
     ) {
-        let body = Bytes::from(call.request());
+        checkers.on_invoke(self.client, now, call.clone());
+        self.ask(Asked::Kv(call), is_query, now, options, budget);
+    }
+
+    fn ask(
+        &mut self,
+        asked: Asked,
+        is_query: bool,
+        now: u64,
+        options: &Options,
+        budget: &mut Budget,
+    ) {
+        let body = match &asked {
+            Asked::Kv(call) => Bytes::from(call.request()),
+            Asked::Ledger(body) => body.clone(),
+        };
         let endpoint = self.endpoint.as_mut().expect("it is idle");
         if is_query {
             endpoint.query(body);
@@ -362,8 +397,7 @@ impl ClientSlot {
         budget.begun += 1;
         self.is_answer_owed = budget.is_answer_owed;
         self.note("call", budget.begun, u64::from(is_query));
-        checkers.on_invoke(self.client, now, call.clone());
-        self.call = Some(call);
+        self.call = Some(asked);
         self.phase = Phase::InFlight { deadline: now + options.call_timeout * 1000 };
     }
 
@@ -386,6 +420,21 @@ impl ClientSlot {
             }
             _ => Call::Put { key, value },
         }
+    }
+
+    /// What is asked of a ledger, and whether it goes as a query.
+    fn draw_ledger_call(&mut self, options: &Options) -> (Bytes, bool) {
+        let (account, other) = (self.prng.below(options.keys), self.prng.below(options.keys));
+        let amount = self.prng.below(100);
+        let is_read = self.prng.below(100) < options.read_percent;
+        let text = match (is_read, self.prng.below(4)) {
+            (true, 0) => "total".to_owned(),
+            (true, _) => format!("balance {account}"),
+            (false, 0) => format!("open {account} {amount}"),
+            (false, _) => format!("transfer {account} {other} {amount}"),
+        };
+        let is_query = is_read && self.prng.below(100) < options.query_percent;
+        (Bytes::from(text), is_query)
     }
 
     /// A value of a random length that no other call writes.

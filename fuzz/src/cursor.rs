@@ -232,6 +232,7 @@ fn command_of_log(cursor: &mut Cursor<'_>, code: u8) -> Command {
             checkpoint: block_ref(cursor),
             round: cursor.number(),
             timestamp_monotonic: cursor.number(),
+            answer: cursor.byte() & 1,
         }
         .into(),
         CommitOk::CODE => CommitOk { round: cursor.number() }.into(),
@@ -404,7 +405,7 @@ pub fn header_set(cursor: &mut Cursor<'_>) -> (HeaderSet, Vec<u8>) {
     let count = 1 + u64::from(cursor.u8() % 5);
     let mut headers = Vec::new();
     for op in (op.saturating_sub(count - 1)..=op).rev() {
-        let is_blank = !headers.is_empty() && cursor.u8() % 4 == 0;
+        let is_blank = !headers.is_empty() && cursor.u8().is_multiple_of(4);
         headers.push((!is_blank).then(|| prepare_of(cursor, op)));
     }
     let table = IncarnationTable {
@@ -414,7 +415,7 @@ pub fn header_set(cursor: &mut Cursor<'_>) -> (HeaderSet, Vec<u8>) {
     };
     let set = HeaderSet { table, op, headers };
     let mut bytes = set.encode();
-    if cursor.u8() % 4 == 0 {
+    if cursor.u8().is_multiple_of(4) {
         let at = usize::from(cursor.u16()) % bytes.len();
         bytes[at] ^= cursor.u8();
         let start = at - at % HEADER_SIZE as usize;

@@ -85,7 +85,7 @@ impl Disk {
         let mut buffer = AlignedBuffer::zeroed(size);
         buffer.as_mut()[..there.len()].copy_from_slice(there);
         let readable = u32::try_from(there.len()).expect("at most the size");
-        let unreadable = if readable < size { vec![readable..size] } else { Vec::new() };
+        let unreadable = (readable < size).then_some(readable..size).into_iter().collect();
         ReadResult { buffer, unreadable }
     }
 

@@ -122,7 +122,7 @@ struct Contents {
 }
 
 fn contents(cursor: &mut Cursor<'_>, plant: Plant) -> u32 {
-    let replica_count = if cursor.u8() % 4 == 0 { 1 } else { 3 };
+    let replica_count = if cursor.u8().is_multiple_of(4) { 1 } else { 3 };
     let op_checkpoint = u64::from(cursor.u8() % 4) * (SLOTS / 2);
     let op_whole = op_checkpoint + u64::from(cursor.u8()) % (SLOTS + 1);
     let (view, op_head) = (u32::from(cursor.u8() % 3), op_checkpoint + u64::from(cursor.u8() % 80));
@@ -313,7 +313,7 @@ struct History {
 
 impl History {
     fn new(cursor: &mut Cursor<'_>, plant: Plant) -> Self {
-        let replica_count = if cursor.u8() % 4 == 0 { 1 } else { 3 };
+        let replica_count = if cursor.u8().is_multiple_of(4) { 1 } else { 3 };
         let state = superblock(replica_count, 0, 0, Header::root(CLUSTER));
         let mut disk = disk_with(&state);
         let opened = disk.open().expect("a formatted file");

@@ -4,7 +4,7 @@
 //! ```text
 //!   byte 0: how many replicas │ byte 1: born already, or blank files
 //!   then steps: kind % 16, which replica or message in the other half of the byte
-//!   deliver, drop, repeat, replay │ disk │ turn, tick │ crash, start │ request │ cut, heal │ rounds
+//!   deliver, drop, repeat, replay │ disk │ turn, tick │ crash, start │ request │ cut │ rounds
 //!   at the end: everything heals, and the cluster must agree
 //! ```
 //!
@@ -244,7 +244,7 @@ impl World {
 
     fn cut(&mut self, cursor: &mut Cursor<'_>, index: u8) {
         let mode = cursor.u8();
-        if mode % 4 == 0 {
+        if mode.is_multiple_of(4) {
             self.cut.clear();
         }
         for other in (0..self.count()).filter(|other| *other != index) {

@@ -327,7 +327,7 @@ impl World {
         self.choices = self.choices.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
         match byte % 16 {
             0..=7 => self.entries(cursor, byte >> 4),
-            8 | 9 => self.to_checkpoint(),
+            8 | 9 => self.pass_checkpoint(),
             10 => (0..=byte >> 4).for_each(|_| self.turn()),
             11 => self.settle(),
             12 | 13 => self.crash(cursor, false),
@@ -419,7 +419,7 @@ impl World {
     }
 
     /// Noops up to the next checkpoint and one beyond.
-    fn to_checkpoint(&mut self) {
+    fn pass_checkpoint(&mut self) {
         let noop = Entry {
             client: ClientId(0),
             session: 0,

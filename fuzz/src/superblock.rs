@@ -278,7 +278,7 @@ fn next_state(view: u32) -> SuperblockState {
 /// One copy at most, and always the same one within a few rounds: an opening repairs it.
 fn rot(cursor: &mut Cursor<'_>, disk: &mut Disk, prng: &mut Prng, round: u32) {
     let byte = cursor.u8();
-    if byte % 3 != 0 {
+    if !byte.is_multiple_of(3) {
         return;
     }
     let copy = usize::from(byte / 3 % 4);

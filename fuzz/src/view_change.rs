@@ -68,7 +68,7 @@ fn garbage(cursor: &mut Cursor<'_>) -> u32 {
         let at = usize::from(cursor.u16()) % body.len();
         body[at] = cursor.u8();
         let start = at - at % 128;
-        if start > 0 && cursor.u8() % 4 > 0 {
+        if start > 0 && !cursor.u8().is_multiple_of(4) {
             cursor::seal_header(&mut body[start..]);
         }
     }
@@ -456,8 +456,9 @@ impl Model {
             let members: Vec<_> = (0..count).filter(|index| subset >> index & 1 == 1).collect();
             self.select(&members);
         }
-        let members: Vec<_> =
-            (0..count).filter(|index| *index == primary || choices[*index] % 3 > 0).collect();
+        let members: Vec<_> = (0..count)
+            .filter(|index| *index == primary || !choices[*index].is_multiple_of(3))
+            .collect();
         let Some((op, commit_max, headers)) = self.select(&members) else { return };
         self.view += 1;
         self.primary = primary;

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   driver ── on_commit ──────► commits, digests, checkpoints: the log, as it is executed
-//!          ── on_state ───────► commits, monotonic       the state after each turn
+//!          ── on_state ───────► commits, monotonic,      the state after each turn
+//!                               checkpoints
 //!          ── on_restart ─────► commits, monotonic       a process life ends
 //!          ── on_view_spoken ─► monotonic                what others have heard
 //!          ── on_reply ───────► replies                  what replicas send to clients
@@ -12,6 +13,8 @@
 //!                  │                                     acknowledged, at_most_once
 //!                  └──► one CheckerReport for each
 //! ```
+//!
+//! A run of the ledger has one checker, `ledger`, in place of the four of kv.
 //!
 //! Checks of the log speak at once, with the event that contradicts; checks of histories need all
 //! of it and speak in `finish`. Any failure is kept and appears in the report of its checker.
@@ -30,6 +33,7 @@ mod commits;
 mod digests;
 mod effects;
 mod history;
+mod ledger;
 mod linearizability;
 mod monotonic;
 mod order;
@@ -37,13 +41,16 @@ mod replies;
 
 pub(crate) use call::{Call, CallResult, Observed, Record, Row};
 
+use bytes::Bytes;
 use checkpoints::Checkpoints;
 use commits::Commits;
 use digests::Digests;
 use effects::Effects;
 use history::History;
+use ledger::Ledger;
 use monotonic::Monotonic;
 use replies::Replies;
+use std::collections::BTreeMap;
 use vsr::wire::{BlockRef, Message, Op, Parent, PrepareId, View};
 
 /// The most characters of a byte string in a message.
@@ -59,6 +66,8 @@ pub(crate) struct Checkers {
     monotonic: Monotonic,
     replies: Replies,
     history: History,
+    /// Instead of what is asked of kv.
+    ledger: Option<Ledger>,
 }
 
 /// An op that a replica executed.
@@ -91,6 +100,10 @@ pub(crate) struct ReplicaState {
     pub(crate) view_durable: Option<View>,
     /// In the superblock on disk, if known.
     pub(crate) log_view_durable: Option<View>,
+    /// In the superblock on disk: the newest checkpoint that is there in full.
+    pub(crate) op_complete: Op,
+    /// In the superblock on disk: the checkpoint that is being taken over from others.
+    pub(crate) op_syncing: Option<Op>,
 }
 
 /// What a live replica has in its store at the end, when all have executed the same.
@@ -132,11 +145,51 @@ impl Checkers {
             replica_count,
             commits: Commits::new(replica_count),
             digests: Digests::new(replica_count),
-            checkpoints: Checkpoints::default(),
+            checkpoints: Checkpoints::new(replica_count),
             monotonic: Monotonic::new(replica_count),
             replies: Replies::default(),
             history: History::default(),
+            ledger: None,
         }
+    }
+
+    /// The same, for replicas of the ledger with so many sessions.
+    pub(crate) fn of_ledger(replica_count: u8, sessions: u64) -> Self {
+        Self { ledger: Some(Ledger::new(sessions)), ..Self::new(replica_count) }
+    }
+
+    /// A replica executed this prepare, which is checked already.
+    pub(crate) fn on_ledger_commit(&mut self, prepare: &Message) {
+        if let Some(ledger) = &mut self.ledger {
+            ledger.on_commit(prepare);
+        }
+    }
+
+    /// A client is about to ask a ledger.
+    pub(crate) fn on_ledger_invoke(&mut self, client: u64, body: &Bytes) {
+        self.ledger.as_mut().expect("it is one").on_invoke(client, body);
+    }
+
+    /// A client's open question to a ledger has ended, with an answer from this op if there is one.
+    pub(crate) fn on_ledger_return(&mut self, client: u64, op: Option<Op>) {
+        self.ledger.as_mut().expect("it is one").on_return(client, op);
+    }
+
+    /// All accounts of the ledger.
+    pub(crate) fn ledger_accounts(&self) -> Vec<u32> {
+        self.ledger.as_ref().expect("it is one").accounts()
+    }
+
+    /// What a replica that has converged says of all accounts, and their total.
+    pub(crate) fn on_ledger_final(
+        &mut self,
+        replica: usize,
+        op: Op,
+        balances: &BTreeMap<u32, u64>,
+        total: u64,
+    ) {
+        let ledger = self.ledger.as_mut().expect("it is one");
+        ledger.on_final(replica, op, balances, total);
     }
 
     /// A replica executed an op: each one, in order, and again after a restart. Before the
@@ -182,7 +235,9 @@ impl Checkers {
     pub(crate) fn on_state(&mut self, replica: u8, state: ReplicaState) -> Result<(), String> {
         assert!(replica < self.replica_count);
         let commits = named("commits", self.commits.on_state(replica, &state));
-        commits.and(named("monotonic", self.monotonic.on_state(replica, &state)))
+        let monotonic = named("monotonic", self.monotonic.on_state(replica, &state));
+        let checkpoints = named("checkpoints", self.checkpoints.on_state(replica, &state));
+        commits.and(monotonic).and(checkpoints)
     }
 
     /// The replica handed a message to the network that says it takes part in `view`: any message
@@ -199,7 +254,9 @@ impl Checkers {
     /// # Errors
     /// If another reply to the same request was different.
     pub(crate) fn on_reply(&mut self, message: &Message) -> Result<(), String> {
-        named("replies", self.replies.on_reply(message))
+        let replies = named("replies", self.replies.on_reply(message));
+        let ledger = self.ledger.as_mut().map_or(Ok(()), |ledger| ledger.on_reply(message));
+        replies.and(named("ledger", ledger))
     }
 
     /// A client is about to ask. It has no other call open. `time` (ns) is for messages: what
@@ -223,11 +280,16 @@ impl Checkers {
             self.checkpoints.report(),
             self.monotonic.report(),
             self.replies.report(),
-            order::report(&self.history, &effects),
-            linearizability::report(&self.history, finals),
-            acknowledged::report(&self.history, &effects, finals),
-            at_most_once::report(&self.history, &effects, finals),
         ];
+        match &self.ledger {
+            Some(ledger) => reports.push(ledger.report()),
+            None => reports.extend([
+                order::report(&self.history, &effects),
+                linearizability::report(&self.history, finals),
+                acknowledged::report(&self.history, &effects, finals),
+                at_most_once::report(&self.history, &effects, finals),
+            ]),
+        }
         for report in &mut reports {
             report.failure = report.failure.take().map(|reason| shorten(&reason));
         }

@@ -149,6 +149,7 @@ mod tests {
             op_checkpoint: 0,
             view_durable: Some(View(5)),
             log_view_durable: Some(View(3)),
+            ..ReplicaState::default()
         }
     }
 

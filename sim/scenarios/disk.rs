@@ -2,8 +2,11 @@
 //! nobody can, which must not be hidden.
 
 use super::dsl::*;
-use super::{Survives, Target};
+use super::script::{Packet, Step};
+use super::{Call, CallResult, Survives, Target};
+use bytes::Bytes;
 use vsr::replica::Status;
+use vsr::wire::Request;
 
 /// Damages replica 2 while it is dead, and lets it come back to an idle cluster.
 fn damage_of_one(damage: impl FnOnce(&mut Scenario)) -> Scenario {
@@ -264,4 +267,104 @@ fn disk_torn_prepare_is_cut_and_not_taken_for_rot() {
         assert_eq!((t.view(R_), t.commit(R_), t.to_repair(R_)), (0, 8, 0));
         t.finish();
     }
+}
+
+/// Nobody has room for a checkpoint, and the log is full: both clients have a session, and have
+/// been answered.
+fn full() -> Scenario {
+    let mut t = Scenario::with(3, |options| options.slots = 64);
+    t.on(R_).fill(true);
+    t.ask(C1, 1);
+    t.run();
+    t.ask(C0, 1);
+    t.run();
+    t.request(64 - 8 - t.op(R_));
+    t.run();
+    assert_eq!((t.op(R_), t.commit(R_), t.checkpoint(R_)), (56, 56, 0));
+    t
+}
+
+/// There is room again.
+fn is_emptied(mut t: Scenario) {
+    t.on(R_).fill(false);
+    t.run_until("the checkpoint is durable", |t| t.checkpoint(R0) == 32);
+    t.finish();
+}
+
+#[test]
+fn disk_full_refuses_writes_by_name_and_goes_on_reading() {
+    let mut t = full();
+    t.query(C1);
+    t.run();
+    t.ask(C0, 1);
+    t.run();
+    assert_eq!(t.results(C0).last(), Some(&CallResult::NotDone));
+    t.query(C1);
+    t.run();
+    assert_eq!((t.answered(C1), t.op(R_), t.view(R_)), (3, 56, 0));
+    is_emptied(t);
+}
+
+#[test]
+fn disk_full_of_one_backup_stops_nobody() {
+    let mut t = Scenario::with(3, |options| options.slots = 64);
+    t.on(R2).fill(true);
+    t.request(150);
+    assert!(t.checkpoint(R0) >= 96);
+    t.on(R2).fill(false);
+    t.run();
+    assert!(t.checkpoint(R2) >= 96);
+    t.finish();
+}
+
+#[test]
+fn disk_full_and_primary_cut_off_no_read_is_answered() {
+    let mut t = full();
+    t.cut(A0, B_);
+    t.cut(B_, A0);
+    t.cut(C1, B_);
+    t.cut(B_, C1);
+    t.query(C1);
+    t.run_for(3000);
+    assert_eq!(t.answered(C1), 1);
+    t.join(__, __);
+    t.run();
+    assert_eq!(t.answered(C1), 2);
+    is_emptied(t);
+}
+
+#[test]
+fn disk_full_request_refused_is_not_taken_when_a_copy_comes_late() {
+    for fails_over in [false, true] {
+        let mut t = full();
+        t.record();
+        t.push(C0, Step::Call { call: put(b"late"), is_query: false });
+        t.run();
+        assert_eq!(t.results(C0).last(), Some(&CallResult::NotDone));
+        let copies = t.recorded(Request::CODE, C0, R0);
+        assert_eq!(copies.len(), 1);
+        t.on(R_).fill(false);
+        if fails_over {
+            t.on(R0).pause();
+            t.run_until("the next works", |t| t.is(R1, Status::Normal) && t.view(R1) == 1);
+        }
+        t.run_until("the checkpoint is durable", |t| t.checkpoint(R1) == 32);
+        // The client has a new session; its connections take copies of the old one along.
+        t.push(C0, Step::Call { call: put(b"next"), is_query: false });
+        t.run_until("it is answered", |t| !t.cluster.is_client_busy(0));
+        let head = t.op(A0);
+        let to = t.resolve(A0)[0];
+        let copies: Vec<_> = copies.into_iter().map(|copy| Packet { to, ..copy }).collect();
+        assert_eq!(t.replay(&copies), 1);
+        t.run_for(1000);
+        assert_eq!(t.op(A0), head, "the copy was taken");
+        if fails_over {
+            t.on(R0).resume();
+        }
+        t.finish();
+    }
+}
+
+fn put(value: &'static [u8]) -> Call {
+    Call::Put { key: Bytes::from_static(b"k0"), value: Bytes::from_static(value) }
 }

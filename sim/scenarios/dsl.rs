@@ -214,6 +214,11 @@ impl Scenario {
         self.agreed(who, Replica::commit_max)
     }
 
+    /// The op of the checkpoint that the log stands on.
+    pub(super) fn checkpoint(&self, who: Who) -> Op {
+        self.agreed(who, Replica::op_checkpoint)
+    }
+
     pub(super) fn view(&self, who: Who) -> u32 {
         self.agreed(who, |replica| replica.view().0)
     }
@@ -702,6 +707,13 @@ impl On<'_> {
     pub(super) fn slow_writes(self, ms: u64) {
         for index in self.who {
             self.t.cluster.world.borrow_mut().disks[index].set_latency(50_000, ms * MS + 100_000);
+        }
+    }
+
+    /// There is no room on its disk for a longer file, or there is again.
+    pub(super) fn fill(self, is_full: bool) {
+        for index in self.who {
+            self.t.cluster.world.borrow_mut().disks[index].set_full(is_full);
         }
     }
 

@@ -6,13 +6,13 @@
 use super::operator::FileFate;
 use super::{CLUSTER, Cluster, Failure, format};
 use crate::sim::disk::Disk;
+use crate::sim::machine::Machine;
 use crate::sim::options::Options;
 use crate::sim::scenarios::{ClientScript, Image, Survives};
 use crate::sim::workload::ClientSlot;
 use vsr::recovery::Recovery;
 use vsr::replica::Replica;
 use vsr::server::Server;
-use vsr::state_machine::kv::Kv;
 use vsr::stdx::Prng;
 use vsr::storage::{Geometry, SuperblockState};
 use vsr::wire::{ClientId, ClusterId, ReplicaIndex, StatusReport};
@@ -54,7 +54,7 @@ impl Cluster {
         self.clients[index].vanish_now(&mut self.budget, &mut self.checkers);
     }
 
-    pub(crate) fn server(&self, replica: usize) -> Option<&Server<Kv>> {
+    pub(crate) fn server(&self, replica: usize) -> Option<&Server<Machine>> {
         self.replicas[replica].server.as_ref()
     }
 

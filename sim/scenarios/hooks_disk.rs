@@ -4,7 +4,7 @@
 //! **Invariants:** nothing is drawn: the same call leaves the same bytes.
 
 use super::{Disk, Operation, Place, SECTOR};
-use crate::sim::random::Delay;
+use crate::sim::random::{Delay, Ppm};
 use vsr::storage::Geometry;
 use vsr::wire::Op;
 
@@ -99,6 +99,11 @@ impl Disk {
         assert!(self.in_flight.is_empty(), "of a process that is dead");
         self.sectors.fill(None);
         self.unreadable.clear();
+    }
+
+    /// Whether there is room for no write beyond its end.
+    pub(crate) fn set_full(&mut self, is_full: bool) {
+        self.options.full = Ppm(if is_full { 1_000_000 } else { 0 });
     }
 
     /// All sectors as they are.

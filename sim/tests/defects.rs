@@ -27,6 +27,7 @@ const SEEDS_MAX: u64 = 150;
 const CHECKERS: &[&str] = &[
     "commits",
     "digests",
+    "checkpoints",
     "monotonic",
     "replies",
     "order",
@@ -46,7 +47,7 @@ struct Case {
 }
 
 /// Small files, so that a start is quick.
-const SMALL: &[&str] = &["slots=256", "message_size=4096", "pipeline=8"];
+const SMALL: &[&str] = &["machine=0", "slots=256", "message_size=4096", "pipeline=8"];
 
 macro_rules! cases {
     ($($name:literal: $($knob:literal)*;)*) => {
@@ -108,6 +109,29 @@ cases! {
         "file_lost=1000000" "recover=0" "crash=5000" "crash_opening=0" "replicas=3"
         "restart_mean=20000" "delay_min=0" "delay_mean=100" "write_mean=50" "loss=0" "refuse=0"
         "slow=0" "unanswered=0" "half_open=0" "accept_fail=0" "accept_late=0";
+    "block_reused_early":
+        "slots=64" "replicas=1" "requests=1000" "think_mean=1000" "read_percent=10" "keys=100"
+        "value_size=1000" "crash=5000" "restart_mean=20000" "write_mean=5000" "disk_full=0"
+        "clients=12" "session_calls=1000" "vanish=0" "cache=16";
+    "superblock_early":
+        "slots=64" "replicas=1" "requests=1000" "think_mean=1000" "read_percent=10" "keys=100"
+        "value_size=1000" "crash=20000" "restart_mean=20000" "write_mean=30000" "disk_full=0"
+        "clients=12" "session_calls=1000" "vanish=0" "cache=16" "whole_at_crash=0";
+    "sync_unproven":
+        "slots=64" "replicas=3" "requests=1000" "think_mean=1000" "crash=1000"
+        "restart_mean=3000000" "write_mean=5000" "clients=12" "session_calls=1000" "vanish=0"
+        "sessions=64" "disk_full=200000" "file_lost=0";
+    "sync_without_sessions":
+        "slots=64" "replicas=3" "requests=1000" "think_mean=1000" "crash=1000"
+        "restart_mean=3000000" "write_mean=500" "clients=12" "session_calls=1000" "vanish=0"
+        "sessions=64" "disk_full=0" "file_lost=0";
+    "checkpoint_elsewhere":
+        "slots=64" "replicas=3" "requests=1000" "think_mean=1000" "read_percent=10" "keys=100"
+        "value_size=1000" "cache=16" "clients=12" "session_calls=1000" "disk_full=0";
+    "suspend_leaves_writes":
+        "slots=64" "replicas=3" "requests=1000" "think_mean=1000" "read_percent=10" "keys=100"
+        "value_size=3000" "cache=16" "clients=12" "session_calls=1000" "vanish=0" "sessions=4096"
+        "disk_full=0";
 }
 
 /// How a run ended.

@@ -2,7 +2,7 @@
 
 use crate::harness::load::{History, Kv, Load, PATIENCE};
 use crate::harness::raw::Raw;
-use crate::harness::{Cluster, Folder, GEOMETRY, run, vsr};
+use crate::harness::{Cluster, Folder, GEOMETRY, now, run, vsr};
 use std::fs::{self, File};
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -195,6 +195,45 @@ fn log_goes_round_and_whoever_was_away_takes_over_a_checkpoint() {
     let stored = kv.scan("key-").expect("all of them");
     kv.close();
     assert_eq!(stored.len(), 400);
+}
+
+#[test]
+fn grid_at_its_limit_refuses_writes_by_name_and_goes_on_reading() {
+    let geometry = Geometry { journal_slots: 64, ..GEOMETRY };
+    let mut cluster = Cluster::formatted(3, geometry);
+    let room = Layout::new(geometry).grid_offset() + (1 << 20);
+    cluster.start_flags = vec![format!("--size-limit={room}")];
+    cluster.start_all();
+    cluster.wait_available();
+    let mut kv = Kv::connect(&cluster.addresses(), PATIENCE);
+    let begun = now();
+    let refused = (0..1000).find_map(|number| {
+        kv.put(&format!("key-{number}"), &[b'v'; 3000]).err().map(|error| (number, error))
+    });
+    let (count, error) = refused.expect("3 MB do not fit 1 MiB");
+    assert!(count > 50, "{count} fit: {error:?}");
+    // Also whoever has read nothing yet reads on, and who writes is told why not.
+    for number in [0, count / 2, count - 1] {
+        let value = "v".repeat(3000);
+        cluster.vsr(&["get", &format!("key-{number}")]).exits(0).prints(&value);
+    }
+    cluster.vsr(&["put", "key", "value"]).exits(3).says(&["store_full"]);
+    cluster.vsr(&["get", "key"]).exits(1);
+    let primary = cluster.wait_available();
+    let log = cluster.log(primary);
+    let lines = log.lines().filter(|line| line.contains("the store is full")).count();
+    let seconds = usize::try_from(begun.elapsed().as_secs()).expect("a while");
+    assert!((1..=1 + seconds).contains(&lines), "{lines} lines in {seconds} s: {log}");
+    // With more room it goes on, and nothing is lost.
+    cluster.kill_all();
+    cluster.start_flags.clear();
+    cluster.start_all();
+    cluster.wait_all();
+    cluster.vsr(&["put", "key", "value"]).exits(0);
+    let mut kv = Kv::connect(&cluster.addresses(), PATIENCE);
+    let stored = kv.scan("key-").expect("all of them");
+    kv.close();
+    assert_eq!(stored.len(), count);
 }
 
 /// A file system of 8 MiB, or `None` where mounting is not permitted.

@@ -21,7 +21,10 @@
 //! * A **reject** says that one copy was not taken. If it answers the only copy that was ever sent,
 //!   nobody has the request and it is *not done*. If there were more copies, another one may be in
 //!   the log of a primary that lost its view and may still be committed: the reject says nothing,
-//!   and the core keeps trying. `register` and queries change nothing that the caller asked for, so
+//!   and the core keeps trying. `store_full` says more, because it may not be so any more when a
+//!   late copy arrives: its author takes no copy of the request in its view, and nobody takes one
+//!   in a later view than the copy names. So it is *not done* if the reject is of the newest view
+//!   that a copy names, or of a later one, however many copies there are. `register` and queries change nothing that the caller asked for, so
 //!   any reject of them is final. `not_primary` and `busy` are never final: they ask to try
 //!   elsewhere, or later.
 //! * That the first copy usually meets the primary is what makes a plain reject the common case: a
@@ -157,6 +160,8 @@ struct InFlight {
     checksum: u32,
     /// Copies of the request that left the core.
     copies: u32,
+    /// The newest view that a copy names.
+    view_max: View,
     /// Copies and pings in its place.
     attempts: u32,
     resend_at_tick: u64,
@@ -394,6 +399,7 @@ impl ClientCore {
             body,
             checksum,
             copies: 0,
+            view_max: View(0),
             attempts: 0,
             resend_at_tick: 0,
             target,
@@ -424,6 +430,8 @@ impl ClientCore {
             Message::new(&author, PingClient { client, timestamp_monotonic }, &[])
         } else {
             flight.copies += 1;
+            assert!(self.view >= flight.view_max, "the view never goes back");
+            flight.view_max = self.view;
             flight.queued |= 1 << target.0;
             let (session, request) = (flight.session, flight.request);
             let operation = flight.operation as u8;
@@ -498,7 +506,11 @@ impl ClientCore {
             | RejectReason::ReplicaHeard
             | RejectReason::TableChanged => {
                 let in_session = flight.session != 0;
-                if in_session && flight.copies > 1 {
+                let is_final = match reason {
+                    RejectReason::StoreFull => header.view >= flight.view_max,
+                    _ => flight.copies <= 1,
+                };
+                if in_session && !is_final {
                     return None;
                 }
                 // The number is not used again: a late duplicate of this reject would be taken for

@@ -267,12 +267,26 @@ fn reject_after_a_second_copy_says_nothing() {
     talk.request(b"x");
     talk.core.on_connection(ReplicaIndex(1), true);
     talk.ticks_until_send();
-    for reason in [RejectReason::Invalid, RejectReason::StoreFull, RejectReason::TooLarge] {
+    for reason in [RejectReason::Invalid, RejectReason::TooLarge] {
         let reject = talk.reject(1, 4, reason);
         assert_eq!(talk.hear(&reject), None);
     }
     assert_eq!(talk.core.give_up(), GaveUp::Unknown);
     assert!(talk.core.is_ended());
+}
+
+#[test]
+fn store_full_is_not_done_only_in_the_newest_view_that_a_copy_names() {
+    let mut talk = Talk::registered(8);
+    talk.request(b"x");
+    let old = talk.reject(1, 4, RejectReason::StoreFull);
+    let news = talk.reject(2, 5, RejectReason::NotPrimary);
+    assert_eq!(talk.hear(&news), None);
+    assert_eq!((talk.sends.len(), talk.last().1.view), (2, View(5)));
+    assert_eq!(talk.hear(&old), None, "the primary of view 5 may take the second copy");
+    let new = talk.reject(2, 5, RejectReason::StoreFull);
+    assert_eq!(talk.hear(&new), Some(Outcome::Rejected(RejectReason::StoreFull)));
+    assert!(talk.core.is_ended(), "the number is not used again");
 }
 
 #[test]

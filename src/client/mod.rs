@@ -312,8 +312,8 @@ impl fmt::Display for ClientError {
                  it may have been done: read before trying again",
             ),
             Self::Rejected(RejectReason::StoreFull) => f.write_str(
-                "refused, not done: the log of the cluster is full (store_full); \
-                 see docs/operating.md, \"When the log is full\"",
+                "refused, not done: the cluster has no room for more (store_full); \
+                 see docs/operating.md, \"Checkpoints, and a full disk\"",
             ),
             Self::Rejected(RejectReason::Invalid) => f.write_str(
                 "refused, not done: the state machine does not take this request (invalid); \

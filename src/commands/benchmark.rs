@@ -263,7 +263,7 @@ impl<'a> Load<'a> {
             }
             Outcome::Rejected(RejectReason::StoreFull) => {
                 self.answered = true;
-                self.stop(now_ns, Some("the log of the cluster is full (store_full)"));
+                self.stop(now_ns, Some("the cluster has no room for more (store_full)"));
             }
             Outcome::Rejected(RejectReason::TooLarge) => {
                 self.answered = true;

@@ -5,17 +5,15 @@
 //!
 //! **Not here:** what a replica does (`vsr::server`).
 
-use super::{Exit, Result, operating_system, print};
+use super::{Exit, Result, print};
 use crate::cli;
-use vsr::io::{MioIO, MioOptions};
-use vsr::server::{Server, ServerConfig};
+use vsr::io::MioOptions;
+use vsr::server::{ServerConfig, serve};
 use vsr::state_machine::kv::Kv;
 
 /// `vsr start`.
 pub(super) fn run(arguments: cli::Start) -> Result {
-    let options =
-        MioOptions { development: arguments.development, signals: true, ..MioOptions::default() };
-    let mut io = MioIO::new(options).map_err(operating_system)?;
+    let options = MioOptions { development: arguments.development, ..MioOptions::default() };
     let own = arguments.listen.unwrap_or(arguments.addresses[arguments.replica.index()]);
     let config = ServerConfig {
         path: arguments.path,
@@ -26,13 +24,11 @@ pub(super) fn run(arguments: cli::Start) -> Result {
         cache_size: arguments.cache_size,
         size_limit: arguments.size_limit,
     };
-    let mut server = Server::open(&mut io, config, Kv::new())?;
-    let address = server.address();
-    log::info!("replica {} listening on {address}", arguments.replica);
-    if own.port() == 0 {
-        print(&format!("listening on {address}\n"))?;
-    }
-    server.run(&mut io)?;
-    log::info!("replica {} ends, as it was asked to", arguments.replica);
+    serve(config, options, Kv::new(), |address| {
+        if own.port() == 0 {
+            // Whoever does not read it does not need it.
+            let _ = print(&format!("listening on {address}\n"));
+        }
+    })?;
     Ok(Exit::Done)
 }

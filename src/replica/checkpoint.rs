@@ -101,6 +101,19 @@ impl Replica {
         self.journal.op_checkpoint()
     }
 
+    /// The op of the newest checkpoint that the data file has in full.
+    pub fn op_complete_durable(&self) -> Op {
+        let durable = self.superblock.state();
+        assert!(durable.op_complete <= durable.op_checkpoint());
+        durable.op_complete
+    }
+
+    /// The op of the checkpoint that the data file says is being taken over from others.
+    pub fn op_syncing_durable(&self) -> Option<Op> {
+        let durable = self.superblock.state();
+        durable.is_syncing().then_some(durable.op_checkpoint())
+    }
+
     /// Whether blocks of the checkpoint are still to be fetched from others.
     pub fn is_syncing(&self) -> bool {
         self.checkpoints.op_complete < self.checkpoints.current.op

@@ -602,7 +602,7 @@ impl World {
             self.input(index, |replica, _| {
                 let author = Author {
                     cluster: CLUSTER,
-                    view: View(0),
+                    view: replica.view(),
                     replica: ReplicaIndex(0),
                     incarnation: 0,
                 };

@@ -75,6 +75,7 @@ impl Replica {
             self.on_genesis_committed(&message, effects);
         }
         self.prepares_wanted.remove(&op);
+        self.queries_finish_round(effects);
         self.progress(effects);
     }
 

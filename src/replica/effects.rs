@@ -23,6 +23,8 @@ pub struct Effects {
     pub client_sends: Vec<(ClientId, Message)>,
     /// A committed prepare to execute, at most one: answered by `Replica::on_commit_done`.
     pub commit: Option<Message>,
+    /// Queries that the state as it is executed now may answer.
+    pub queries: Vec<Message>,
     /// The executor is to take over the state of this checkpoint, in place of any it has, and to
     /// drop what it has in hand: answered by `Replica::on_checkpoint_loaded`.
     pub load: Option<CheckpointLoad>,
@@ -40,6 +42,7 @@ impl Effects {
             && self.sends.is_empty()
             && self.client_sends.is_empty()
             && self.commit.is_none()
+            && self.queries.is_empty()
             && self.load.is_none()
             && self.checkpoint_durable.is_none()
             && self.fatal.is_none()

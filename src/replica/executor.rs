@@ -187,6 +187,9 @@ impl<S: StateMachine> Executor<S> {
             return None;
         }
         match Sessions::load(self.clients_max, &self.store) {
+            Ok(_)
+                if defect!("sync_without_sessions")
+                    && self.store.sync_progress().blocks_fetched > 0 => {}
             Ok(sessions) => self.sessions = sessions,
             Err(_) => {
                 self.abandon();
@@ -290,8 +293,17 @@ impl<S: StateMachine> Executor<S> {
         self.sessions.enter_early(request);
     }
 
-    /// The defect `deposed_primary_reads`: answers a query from what is executed here.
-    pub fn answer_early(&mut self, request: &Header<Request>, body: &[u8]) -> StoredReply {
+    /// Whether `client` has a session.
+    pub fn has_session(&self, client: ClientId) -> bool {
+        self.sessions.contains(client)
+    }
+
+    /// Answers a query, which was admitted, from what is executed here. Whether that is all that the
+    /// client may have been told of is the caller's to know. `None`: blocks have to be loaded first,
+    /// and then it may be asked again.
+    pub fn answer(&mut self, request: &Header<Request>, body: &[u8]) -> Option<StoredReply> {
+        assert!(self.store.is_settled());
+        assert_eq!(request.command.operation, Operation::Query as u8);
         let entry = Entry {
             client: request.command.client,
             session: 0,
@@ -301,8 +313,10 @@ impl<S: StateMachine> Executor<S> {
             operation: Operation::Query,
         };
         let placed = Placed { entry: &entry, body, op: self.op, index: 0, timestamp: 0 };
-        let (result, body) = self.run(&placed).expect("a store in memory never suspends");
-        placed.reply(0, result, body)
+        let (result, body) = self.run(&placed).ok()?;
+        // A query that writes is not to be had: nothing of it stays.
+        self.store.abandon_overlay();
+        Some(placed.reply(0, result, body))
     }
 
     fn admit_valid(&self, operation: Operation, body: &[u8]) -> Admission {
@@ -357,9 +371,13 @@ impl<S: StateMachine> Executor<S> {
         assert_eq!(self.entries_done, header.command.entry_count);
         self.entries_done = 0;
         self.op = header.op();
-        if self.op == self.store.op_freeze() && !self.store.is_in_memory() {
+        let op_freeze = self.store.op_freeze();
+        let is_late = defect!("checkpoint_elsewhere")
+            && self.op == op_freeze
+            && self.store.counters().cache_misses > 0;
+        if self.op >= op_freeze && !self.store.is_in_memory() && !is_late {
             let previous = self.store.checkpoint();
-            self.store.freeze(self.op, &header.encode(), &previous.encode());
+            self.store.freeze(op_freeze, &header.encode(), &previous.encode());
         }
         CommitOutcome::Done
     }

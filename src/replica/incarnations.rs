@@ -43,7 +43,7 @@
 //! **Not here:** the birth (`genesis.rs`); the command that asks and writes the file
 //! (`recovery`).
 
-use super::{Effects, Replica};
+use super::{Effects, NotGathered, Replica};
 use crate::wire::{
     ClientId, Command, Entry, Header, IncarnationTable, Message, MessageBuilder, Op, Operation,
     Recover, RejectReason, ReplicaIndex, Request,
@@ -52,15 +52,6 @@ use crate::wire::{
 /// Ticks without a frame of a file after which it may be taken for lost. Replicas ping each other
 /// every second.
 const HEARD_TICKS: u64 = 300;
-
-/// What becomes of a recovery that a client asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
-    /// Dropped; the client will try again.
-    Ignore(&'static str),
-    /// Answered with this reason.
-    Reject(RejectReason),
-}
 
 impl Replica {
     // ---- the table of the log
@@ -178,22 +169,25 @@ impl Replica {
     ///
     /// # Errors
     /// Why it is not taken.
-    pub fn gather_recover(&mut self, message: &Message) -> Result<(), Refusal> {
+    pub fn gather_recover(&mut self, message: &Message) -> Result<(), NotGathered> {
         let Command::Request(request) = message.header().command else {
             panic!("only requests gather");
         };
         assert!(self.is_primary());
         assert_eq!(request.operation, Operation::Recover as u8);
         if self.requests_in_flight.contains_key(&request.client) {
-            return Err(Refusal::Ignore("in flight already"));
+            return Err(NotGathered::Ignore("in flight already"));
         }
         let recover = Recover::decode(message.body());
-        let recover = recover.map_err(|_| Refusal::Reject(RejectReason::Invalid))?;
+        let recover = recover.map_err(|_| NotGathered::Reject(RejectReason::Invalid))?;
+        if self.is_refused(&request) {
+            return Err(NotGathered::Reject(RejectReason::StoreFull));
+        }
         if self.recover.is_some() {
-            return Err(Refusal::Reject(RejectReason::TableChanged));
+            return Err(NotGathered::Reject(RejectReason::TableChanged));
         }
         if let Some(reason) = self.recover_refused(&recover) {
-            return Err(Refusal::Reject(reason));
+            return Err(NotGathered::Reject(reason));
         }
         self.requests_in_flight.insert(request.client, request.request);
         self.recover = Some((recover, message.clone()));
@@ -269,6 +263,9 @@ impl Replica {
         };
         let known = self.requests_in_flight.remove(&request.client);
         assert_eq!(known, Some(request.request));
+        if reason == RejectReason::StoreFull {
+            self.refuse(&request);
+        }
         effects.client_sends.push((request.client, self.reject(&request, reason)));
     }
 }

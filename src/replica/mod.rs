@@ -34,6 +34,7 @@ mod genesis;
 mod incarnations;
 mod normal;
 mod open;
+mod queries;
 mod quorums;
 mod recovering_head;
 mod repair;
@@ -55,8 +56,8 @@ mod replica_tests;
 
 pub use checkpoint::{BLOCKS_WANTED_MAX, CheckpointLoad};
 pub use effects::Effects;
-pub use incarnations::{Refusal, is_recover};
-pub use normal::Route;
+pub use incarnations::is_recover;
+pub use normal::{NotGathered, Route};
 pub use quorums::Quorums;
 pub use select::{Selection, ViewLog, select};
 
@@ -70,6 +71,7 @@ use crate::wire::{
 use checkpoint::Checkpoints;
 use clock::ClusterClock;
 use fault_detector::FaultDetector;
+use queries::Queries;
 use std::collections::{BTreeMap, VecDeque};
 use timeout::Timeout;
 
@@ -186,6 +188,10 @@ pub struct Replica {
     recover: Option<(Recover, Message)>,
     /// Requests gathered or in prepares that are not executed: one per client.
     requests_in_flight: BTreeMap<ClientId, u64>,
+    /// Requests that were told `store_full` in this view, one per client: it never takes them.
+    requests_refused: BTreeMap<ClientId, u64>,
+    /// Primary: queries that wait for a round.
+    queries: Queries,
     /// Primary: the head when its view became normal.
     view_op: Op,
     /// Primary: `commit_max + 1 ..= op`.
@@ -606,6 +612,7 @@ impl Replica {
         match header.command {
             Command::PrepareOk(ok) => self.on_prepare_ok(&header.with(ok), effects),
             Command::Commit(commit) => self.on_commit(&header.with(commit), effects),
+            Command::CommitOk(ok) => self.on_commit_ok(&header.with(ok), effects),
             Command::StartViewChange(_) => self.on_start_view_change(header, effects),
             other => {
                 log::debug!("{}: on_message: ignoring {} (not for a replica)", self, other.name());
@@ -697,6 +704,7 @@ impl Replica {
     /// has gathered, and lets writes that completed together share a header sector.
     pub fn on_turn_end(&mut self, effects: &mut Effects) {
         self.primary_seal(effects);
+        self.queries_begin_round(effects);
         // What a view change cut from the log is only cut on disk once the superblock says so.
         if self.view_is_durable() {
             self.journal.flush_headers(&mut effects.requests);

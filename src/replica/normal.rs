@@ -25,8 +25,9 @@ use crate::replica::Effects;
 use crate::replica::clock;
 use crate::stdx::defect;
 use crate::wire::{
-    ClientId, Command, Commit, Entries, Entry, Header, Message, MessageBuilder, Op, Operation,
-    PongClient, Prepare, PrepareId, PrepareOk, Reject, RejectReason, ReplicaIndex, Request,
+    ClientId, Command, Commit, CommitOk, Entries, Entry, Header, Message, MessageBuilder, Op,
+    Operation, PongClient, Prepare, PrepareId, PrepareOk, Reject, RejectReason, ReplicaIndex,
+    Request,
 };
 
 /// What to do with a request of a client: decided by the replica's place, before the sessions are
@@ -44,6 +45,15 @@ pub enum Route {
     Reject(RejectReason),
     /// Drop it; the client will try again.
     Ignore(&'static str),
+}
+
+/// Why a request did not gather.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotGathered {
+    /// Drop it; the client will try again.
+    Ignore(&'static str),
+    /// Answer with this reason.
+    Reject(RejectReason),
 }
 
 /// The requests that may gather, in messages' worth of bytes.
@@ -64,20 +74,19 @@ impl Replica {
         if header.size - HEADER_SIZE > self.geometry.request_size_max() {
             return Route::Reject(RejectReason::TooLarge);
         }
+        if header.view < self.view {
+            // Also the primary takes a request in the view that it names alone: whoever was told
+            // that it is not done must not fear a copy that comes late, to a later view.
+            return Route::Reject(RejectReason::NotPrimary);
+        }
+        assert_eq!(header.view, self.view);
         let primary = self.primary_of_view();
         if primary != self.replica {
             // A client that knows the view and still asks here cannot reach the primary.
-            return if header.view == self.view {
-                Route::Backup { primary }
-            } else {
-                Route::Reject(RejectReason::NotPrimary)
-            };
+            return Route::Backup { primary };
         }
         if self.abdicating {
             return Route::Ignore("abdicating");
-        }
-        if self.store_is_full() {
-            return Route::Reject(RejectReason::StoreFull);
         }
         Route::Primary
     }
@@ -106,29 +115,69 @@ impl Replica {
 
     /// Takes a request that `route` sent to the primary and the sessions accept.
     ///
+    /// `reject(store_full)` says that the request is not done, however many copies there are: it is
+    /// executed nowhere, in no prepare of the log, and no view up to this one takes it any more,
+    /// because this one remembers it, and copies are taken in the view that they name alone.
+    ///
     /// # Errors
-    /// Why it is dropped; the client will try again.
-    pub fn gather(&mut self, request: &Message) -> Result<(), &'static str> {
+    /// Why it is not taken.
+    pub fn gather(&mut self, request: &Message) -> Result<(), NotGathered> {
         let header = request.header();
         let Command::Request(command) = header.command else {
             panic!("only requests gather");
         };
         assert!(self.is_primary());
         assert!(!self.abdicating);
-        if self.is_gathering_full() {
-            return Err("the queue is full");
-        }
         // Queries change nothing and are not remembered.
-        if command.operation != Operation::Query as u8 {
+        let is_query = command.operation == Operation::Query as u8;
+        if is_query && self.store_is_full() {
+            return self.queries_gather(request).map_err(NotGathered::Ignore);
+        }
+        if !is_query {
             let is_in_flight = self.requests_in_flight.contains_key(&command.client);
             if is_in_flight && !defect!("retry_executed_twice") {
-                return Err("in flight already");
+                return Err(NotGathered::Ignore("in flight already"));
             }
+            if self.is_refused(&command) {
+                return Err(NotGathered::Reject(RejectReason::StoreFull));
+            }
+        }
+        if self.is_gathering_full() {
+            return Err(NotGathered::Ignore("the queue is full"));
+        }
+        if !is_query {
             self.requests_in_flight.insert(command.client, command.request);
         }
         self.gathered_size += u64::from(ENTRY_SIZE) + u64::from(header.body_size());
         self.gathered.push_back(request.clone());
         Ok(())
+    }
+
+    /// Whether there is no room for the request, or was none before in this view.
+    pub(super) fn is_refused(&mut self, request: &Request) -> bool {
+        if self.store_is_full() {
+            self.refuse(request);
+            return true;
+        }
+        self.requests_refused.get(&request.client) == Some(&request.request)
+    }
+
+    /// The request is told `store_full`: remembered, so that no copy of it is taken in this view. A
+    /// `register` needs no memory: another session does no harm.
+    pub(super) fn refuse(&mut self, request: &Request) {
+        assert!(self.is_primary());
+        assert!(!self.requests_in_flight.contains_key(&request.client));
+        if request.session != 0 {
+            self.requests_refused.insert(request.client, request.request);
+        }
+    }
+
+    /// Forgets refusals of clients that have no session any more, if there are more than there can
+    /// be sessions: their requests are evicted.
+    pub fn forget_refused(&mut self, has_session: impl Fn(ClientId) -> bool) {
+        if self.requests_refused.len() > self.geometry.clients_max as usize {
+            self.requests_refused.retain(|client, _| has_session(*client));
+        }
     }
 
     /// The answer to a client that asks who is primary, if this replica can tell.
@@ -175,14 +224,20 @@ impl Replica {
         }
     }
 
-    /// Answers everything that waits; nothing of it was prepared.
+    /// Answers everything that waits; nothing of it was prepared. Queries wait for a round.
     fn reject_gathered(&mut self, reason: RejectReason, effects: &mut Effects) {
         assert!(self.is_primary());
         for message in std::mem::take(&mut self.gathered) {
             let Command::Request(request) = message.header().command else {
                 panic!("only requests gather");
             };
+            if request.operation == Operation::Query as u8 {
+                // One that finds no room is asked again by its client.
+                let _ = self.queries_gather(&message);
+                continue;
+            }
             self.requests_in_flight.remove(&request.client);
+            self.refuse(&request);
             effects.client_sends.push((request.client, self.reject(&request, reason)));
         }
         self.gathered_size = 0;
@@ -598,6 +653,7 @@ impl Replica {
             checkpoint: self.checkpoint_claimed(),
             round: self.round,
             timestamp_monotonic: self.now.monotonic,
+            answer: u8::from(self.queries.is_asking()),
         };
         self.broadcast(&Message::new(&self.author(), commit, &[]), effects);
     }
@@ -628,6 +684,10 @@ impl Replica {
         self.backup_heard_primary();
         self.timeouts.view_change_status.stop();
         self.backup_learn_commit(header.command.commit.op);
+        if header.command.answer == 1 && self.view_is_durable() && self.may_vote() {
+            let ok = CommitOk { round: header.command.round };
+            self.send_command(header.replica, ok, effects);
+        }
         if self.op < header.command.commit.op {
             self.request_start_view_of(self.view, effects);
         }

@@ -17,6 +17,7 @@
 use super::checkpoint::Checkpoints;
 use super::clock::ClusterClock;
 use super::fault_detector::FaultDetector;
+use super::queries::Queries;
 use super::{Counters, Effects, Now, Quorums, Replica, Status, Timeouts};
 use crate::stdx::{Prng, defect};
 use crate::storage::Opened;
@@ -63,6 +64,8 @@ impl Replica {
             gathered_size: 0,
             recover: None,
             requests_in_flight: BTreeMap::new(),
+            requests_refused: BTreeMap::new(),
+            queries: Queries::default(),
             view_op: 0,
             relied_on: Default::default(),
             pipeline: VecDeque::new(),

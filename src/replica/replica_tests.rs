@@ -1371,7 +1371,7 @@ fn recover_request(client: u128, base: &IncarnationTable) -> Message {
 fn recovery_is_refused_of_whom_was_heard_and_of_another_table() {
     let (mut bench, _) = primary();
     let ask = |bench: &mut Bench, message: &Message| bench.replica.gather_recover(message);
-    let reject = |reason| Err(Refusal::Reject(reason));
+    let reject = |reason| Err(NotGathered::Reject(reason));
     let wanted = recover_request(9, &table(3));
     assert_eq!(ask(&mut bench, &wanted), reject(RejectReason::ReplicaHeard));
     bench.ticks(400);
@@ -1386,7 +1386,7 @@ fn recovery_is_refused_of_whom_was_heard_and_of_another_table() {
     let refused = ask(&mut bench, &recover_request(9, &other));
     assert_eq!(refused, reject(RejectReason::TableChanged));
     assert_eq!(ask(&mut bench, &wanted), Ok(()));
-    assert_eq!(ask(&mut bench, &wanted), Err(Refusal::Ignore("in flight already")));
+    assert_eq!(ask(&mut bench, &wanted), Err(NotGathered::Ignore("in flight already")));
     let second = ask(&mut bench, &recover_request(10, &table(3)));
     assert_eq!(second, reject(RejectReason::TableChanged));
 }

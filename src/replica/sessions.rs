@@ -320,6 +320,11 @@ impl Sessions {
         Self { clients_max, by_client: BTreeMap::new(), by_age: BTreeMap::new() }
     }
 
+    /// Whether `client` has one.
+    pub(super) fn contains(&self, client: ClientId) -> bool {
+        self.by_client.contains_key(&client)
+    }
+
     /// The number of open sessions.
     pub(super) fn count(&self) -> u32 {
         let count = u32::try_from(self.by_client.len()).expect("at most clients_max");

@@ -18,6 +18,7 @@
 use super::{InFlight, MemberLog, Replica, Status, ViewLog};
 use crate::constants::REPLICAS_MAX;
 use crate::replica::Effects;
+use crate::replica::queries::Queries;
 use crate::replica::select::{Selection, select};
 use crate::stdx::defect;
 use crate::wire::{
@@ -158,6 +159,8 @@ impl Replica {
         self.gathered_size = 0;
         self.recover = None;
         self.requests_in_flight.clear();
+        self.requests_refused.clear();
+        self.queries = Queries::default();
         self.abdicating = false;
         self.timeouts.heartbeat.stop();
         self.timeouts.prepare.stop();

@@ -71,7 +71,19 @@ impl<S: StateMachine> Server<S> {
             self.drain(io, observer)?;
             self.executor.store_mut().take_reads(&mut self.effects.requests);
         }
+        if self.blocks.suspended.is_none() && !self.queries.is_empty() {
+            self.advance_queries();
+        }
         self.drain(io, observer)
+    }
+
+    /// The same for queries that have no place in the log.
+    fn advance_queries(&mut self) {
+        assert!(self.blocks.suspended.is_none());
+        if self.executor.store().is_ready() && !self.replica.is_loading() {
+            self.answer_queries();
+            self.executor.store_mut().take_reads(&mut self.effects.requests);
+        }
     }
 
     /// Once at the end of a turn: what is frozen is written on, what is missing is asked for.

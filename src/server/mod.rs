@@ -22,6 +22,9 @@
 mod blocks;
 mod opening;
 mod requests;
+mod serve;
+
+pub use serve::serve;
 
 use blocks::Blocks;
 
@@ -38,7 +41,7 @@ use crate::wire::{
     Author, ClusterId, Command, Entries, Header, Message, MessageBuilder, ReplicaIndex,
 };
 use requests::Forwarded;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -89,6 +92,8 @@ pub struct Server<S: StateMachine> {
     /// There is more to receive than one turn takes.
     more: bool,
     forwarded: Forwarded,
+    /// Queries that the executed state may answer, in the order in which they came.
+    queries: VecDeque<Message>,
     // Kept to keep their memory.
     effects: Effects,
     events: Vec<Event>,
@@ -161,6 +166,7 @@ impl<S: StateMachine> Server<S> {
             tick_next: now.monotonic + TICK_NS,
             more: false,
             forwarded: Forwarded::default(),
+            queries: VecDeque::new(),
             effects,
             events: Vec::new(),
             received: Vec::new(),
@@ -354,8 +360,10 @@ impl<S: StateMachine> Server<S> {
             if self.effects.checkpoint_durable.take().is_some() {
                 self.executor.store_mut().on_checkpoint_durable();
             }
+            self.queries.extend(self.effects.queries.drain(..));
             if let Some(load) = self.effects.load.take() {
                 self.blocks.suspended = None;
+                self.queries.clear();
                 self.replies.clear();
                 self.executor.load(&load);
             }

@@ -17,12 +17,12 @@
 use super::Server;
 use crate::bus::Peer;
 use crate::replica::executor::{Admission, ClientReply};
-use crate::replica::{Refusal, Route, is_recover};
+use crate::replica::{NotGathered, Route, is_recover};
 use crate::state_machine::StateMachine;
 use crate::stdx::defect;
 use crate::wire::{
-    ClientId, Eviction, EvictionReason, Header, Message, Operation, PingClient, RejectReason,
-    ReplicaIndex, Request, RequestStatus,
+    ClientId, Command, Eviction, EvictionReason, Header, Message, Operation, PingClient,
+    RejectReason, ReplicaIndex, Request, RequestStatus,
 };
 use std::collections::BTreeMap;
 
@@ -62,7 +62,7 @@ impl<S: StateMachine> Server<S> {
         match self.replica.route(header) {
             Route::Primary => self.primary_on_request(header, message),
             Route::Backup { primary } => self.backup_on_request(header, message, primary),
-            Route::Reject(reason) => self.reject_unless_done(header, message, reason),
+            Route::Reject(reason) => self.send_reject(&header.command, reason),
             Route::Ignore(reason) => self.ignore(reason),
         }
     }
@@ -73,21 +73,21 @@ impl<S: StateMachine> Server<S> {
                 if defect!("deposed_primary_reads")
                     && header.command.operation == Operation::Query as u8 =>
             {
-                let reply = self.executor.answer_early(header, message.body());
-                self.send_client_reply(&ClientReply::Reply(reply));
+                if let Some(reply) = self.executor.answer(header, message.body()) {
+                    self.send_client_reply(&ClientReply::Reply(reply));
+                }
             }
             Admission::Accept if is_recover(header) => match self.replica.gather_recover(message) {
                 Ok(()) => {}
-                Err(Refusal::Ignore(reason)) => self.ignore(reason),
-                Err(Refusal::Reject(reason)) => self.send_reject(&header.command, reason),
+                Err(refused) => self.on_not_gathered(header, refused),
             },
-            Admission::Accept => {
-                if let Err(reason) = self.replica.gather(message) {
-                    self.ignore(reason);
-                } else if defect!("table_at_prepare") {
+            Admission::Accept => match self.replica.gather(message) {
+                Ok(()) if defect!("table_at_prepare") => {
                     self.executor.enter_early(&header.command);
                 }
-            }
+                Ok(()) => {}
+                Err(refused) => self.on_not_gathered(header, refused),
+            },
             Admission::Reply(reply) => self.send_client_reply(&ClientReply::Reply(*reply)),
             Admission::Ignore(reason) => self.ignore(reason),
             Admission::Evict(_) if !self.replica.has_executed_view_log() => {
@@ -98,21 +98,6 @@ impl<S: StateMachine> Server<S> {
                 self.send_eviction(client, session, reason);
             }
             Admission::Reject(reason) => self.send_reject(&header.command, reason),
-        }
-    }
-
-    /// A full log is no reason to forget what was answered before it was full.
-    fn reject_unless_done(
-        &mut self,
-        header: &Header<Request>,
-        message: &Message,
-        reason: RejectReason,
-    ) {
-        let admission = (reason == RejectReason::StoreFull)
-            .then(|| self.executor.admit(header, message.body()));
-        match admission {
-            Some(Admission::Reply(reply)) => self.send_client_reply(&ClientReply::Reply(*reply)),
-            _ => self.send_reject(&header.command, reason),
         }
     }
 
@@ -132,6 +117,20 @@ impl<S: StateMachine> Server<S> {
                     self.forwarded.note(&header.command);
                 }
             }
+        }
+    }
+
+    /// Answers queries that have no place in the log, as far as what they read is in memory.
+    pub(super) fn answer_queries(&mut self) {
+        while let Some(query) = self.queries.front() {
+            let header = query.header();
+            let Command::Request(request) = header.command else {
+                panic!("only requests are queries");
+            };
+            let reply = self.executor.answer(&header.with(request), query.body());
+            let Some(reply) = reply else { return };
+            self.queries.pop_front();
+            self.send_client_reply(&ClientReply::Reply(reply));
         }
     }
 
@@ -169,6 +168,16 @@ impl<S: StateMachine> Server<S> {
         let eviction = Eviction { client, session, reason: reason as u8 };
         let message = Message::new(&self.replica.author_for_clients(), eviction, &[]);
         let _ = self.bus.send(Peer::Client(client), &message);
+    }
+
+    fn on_not_gathered(&mut self, header: &Header<Request>, refused: NotGathered) {
+        match refused {
+            NotGathered::Ignore(reason) => self.ignore(reason),
+            NotGathered::Reject(reason) => {
+                self.replica.forget_refused(|client| self.executor.has_session(client));
+                self.send_reject(&header.command, reason);
+            }
+        }
     }
 
     fn send_reject(&mut self, request: &Request, reason: RejectReason) {

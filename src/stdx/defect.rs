@@ -54,6 +54,12 @@ defects! {
     "genesis_by_quorum": "commits the genesis before all replicas have acknowledged it",
     "recovered_votes_at_once": "votes with the empty log of a file that took the place of a lost one",
     "second_genesis": "prepares a genesis for a cluster that is born, and acknowledges it",
+    "block_reused_early": "uses a block again that the checkpoint before still refers to",
+    "superblock_early": "switches its superblock to a checkpoint whose blocks are not durable",
+    "sync_unproven": "takes over a checkpoint that no quorum is known to have",
+    "sync_without_sessions": "takes over a checkpoint without its sessions",
+    "checkpoint_elsewhere": "freezes a checkpoint one op late, if blocks were missed before",
+    "suspend_leaves_writes": "keeps what an attempt wrote before it was suspended",
 }
 
 #[cfg(not(feature = "defects"))]

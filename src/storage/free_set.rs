@@ -41,6 +41,7 @@
 //! **Not here:** how long the grid is on the disk; what is in the blocks (`store`).
 
 use super::block::{BlockKind, block_body_size_max};
+use crate::stdx::defect;
 use crate::wire::{BlockRef, Op};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -204,6 +205,10 @@ impl FreeSet {
         }
         for index in std::mem::take(&mut self.released) {
             assert_eq!(self.code(index), CODE_RELEASED);
+            if defect!("block_reused_early") {
+                self.free(index);
+                continue;
+            }
             self.set_code(index, CODE_RELEASED_BEFORE);
             self.released_before.push(index);
         }

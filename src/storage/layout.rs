@@ -1,6 +1,7 @@
 //! F2: the geometry of a data file, chosen at `format`, and where its zones lie.
 
 use crate::constants::{ENTRY_SIZE, HEADER_SIZE, HEADERS_PER_SECTOR, PIPELINE_MAX, SECTOR_SIZE};
+use crate::stdx::defect;
 
 /// What all replicas of a cluster must have in common, chosen at `format`, compared in `ping`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,7 +96,7 @@ impl Geometry {
     /// quorum: nobody acknowledges an op above K + X without the checkpoint of K.
     pub fn is_proven(&self, op: crate::wire::Op, commit_max: crate::wire::Op) -> bool {
         assert!(op.is_multiple_of(self.checkpoint_interval()));
-        op == 0 || commit_max > op + self.write_behind_window()
+        op == 0 || commit_max > op + self.write_behind_window() || defect!("sync_unproven")
     }
 
     /// The checkpoint whose id the prepare of `op` carries: of the largest k·I with k·I + I < op.

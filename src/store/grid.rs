@@ -94,7 +94,10 @@ pub(super) struct Grid {
     count_target: u32,
     /// Blocks being added.
     growing: Option<u32>,
+    /// More blocks are needed than there is room for, as far as is known.
     full: bool,
+    /// To be tried again, though it is full.
+    retry: bool,
     next_id: u32,
     writes: BTreeMap<u32, Write>,
     writing: BTreeSet<u32>,
@@ -126,6 +129,7 @@ impl Grid {
             count_target: 0,
             growing: None,
             full: false,
+            retry: false,
             next_id: 0,
             writes: BTreeMap::new(),
             writing: BTreeSet::new(),
@@ -334,9 +338,10 @@ impl Grid {
             let target = required.max(self.count.saturating_add(step));
             self.count_target = self.count_target.max(target.min(self.count_limit));
         }
-        if self.growing.is_some() || self.full {
+        if self.growing.is_some() || (self.full && !self.retry) {
             return;
         }
+        self.retry = false;
         let count = self.count_target.saturating_sub(self.count).min(GROWTH_SIZE / self.block_size);
         if count == 0 {
             self.full = required > self.count;
@@ -352,11 +357,10 @@ impl Grid {
     /// The growth that was asked for is durable, or failed for want of space.
     pub(super) fn on_growth_done(&mut self, done: bool) {
         let count = self.growing.take().expect("the grid was growing");
+        self.full = !done;
         if done {
             self.count += count;
             assert!(self.count <= self.count_limit);
-        } else {
-            self.full = true;
         }
     }
 
@@ -365,9 +369,10 @@ impl Grid {
         self.full
     }
 
-    /// There may be space again.
+    /// There may be space again: the next [`Self::grow`] tries it. Until it has succeeded the grid
+    /// is as full as it was.
     pub(super) fn retry_growth(&mut self) {
-        self.full = false;
+        self.retry = true;
     }
 
     fn offset_of(&self, index: u32) -> u64 {

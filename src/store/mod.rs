@@ -49,6 +49,7 @@ pub(crate) use digest::Digest;
 pub use walk::SyncProgress;
 
 use crate::constants::HEADER_SIZE;
+use crate::stdx::defect;
 use crate::storage::block::{StoredBlock, block_seal};
 use crate::storage::{Geometry, Layout, ReadResult, Request};
 use crate::wire::{BlockRef, ClusterId};
@@ -380,7 +381,12 @@ impl Store {
                 None => self.tree.delete(key),
             };
             if let Err(miss) = done {
-                self.tree.rollback();
+                if defect!("suspend_leaves_writes") {
+                    self.tree.commit();
+                    self.tree.take_changes();
+                } else {
+                    self.tree.rollback();
+                }
                 for key in overlay.keys() {
                     self.tree.prefetch(key);
                 }

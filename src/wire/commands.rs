@@ -176,6 +176,8 @@ commands! {
         round: u64,
         /// The primary's monotonic clock, ns: older heartbeats are recognized.
         timestamp_monotonic: u64,
+        /// 1: the backups are to answer with `commit_ok`; else 0.
+        answer: u8,
     }
     /// Backup to primary: the answer to a `commit` in exactly this view.
     6 CommitOk "commit_ok" {
@@ -407,7 +409,7 @@ impl Header<Command> {
             Command::Prepare(prepare) => prepare.invalid(self),
             Command::PrepareOk(ok) => ok.invalid(self.view),
             Command::Reply(reply) => client_operation(reply.operation).err(),
-            Command::Commit(commit) => (commit.commit.view > self.view).then_some(FROM_LATER_VIEW),
+            Command::Commit(commit) => commit.invalid(self.view),
             Command::DoViewChange(message) => message.invalid(self.view, body_size),
             Command::StartView(message) => message.invalid(body_size),
             Command::RequestStartView(request) => (request.nonce == 0).then_some("no nonce"),
@@ -545,6 +547,15 @@ impl PrepareOk {
             return Some("op 0 is never acknowledged");
         }
         (self.prepare.view > view).then_some(FROM_LATER_VIEW)
+    }
+}
+
+impl Commit {
+    fn invalid(&self, view: View) -> Option<&'static str> {
+        if self.answer > 1 {
+            return Some("an answer that is neither wanted nor not");
+        }
+        (self.commit.view > view).then_some(FROM_LATER_VIEW)
     }
 }
 

@@ -97,7 +97,7 @@ fn of_normal_operation(messages: &mut Vec<Message>) {
     let prepare_ok = PrepareOk { prepare: id, commit_min: 39, checkpoint_id };
     messages.push(Message::new(&replica(), prepare_ok, b""));
     let checkpoint = checkpoint();
-    let commit = Commit { commit: id, checkpoint, round: 77, timestamp_monotonic: 88 };
+    let commit = Commit { commit: id, checkpoint, round: 77, timestamp_monotonic: 88, answer: 1 };
     messages.push(Message::new(&replica(), commit, b""));
     messages.push(Message::new(&replica(), CommitOk { round: 77 }, b""));
 }

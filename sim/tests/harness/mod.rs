@@ -283,6 +283,8 @@ pub(crate) struct Cluster {
     pub(crate) folder: Folder,
     pub(crate) ports: Vec<u16>,
     pub(crate) geometry: Geometry,
+    /// More flags of `start`.
+    pub(crate) start_flags: Vec<String>,
     children: Vec<Option<Child>>,
 }
 
@@ -311,7 +313,7 @@ impl Cluster {
         let folder = Folder::new();
         let ports = free_ports(replica_count);
         let children = (0..replica_count).map(|_| None).collect();
-        let cluster = Self { folder, ports, geometry, children };
+        let cluster = Self { folder, ports, geometry, start_flags: Vec::new(), children };
         for replica in 0..replica_count {
             run(&mut cluster.format_command(replica)).exits(0);
         }
@@ -344,7 +346,8 @@ impl Cluster {
             .arg(format!("--replica={replica}"))
             .arg(format!("--addresses={}", self.addresses_text()))
             .arg("--data")
-            .arg(self.data(replica));
+            .arg(self.data(replica))
+            .args(&self.start_flags);
         command
     }
 
