@@ -50,6 +50,8 @@ stage fresh target/release/vsr sim --seeds 100 --from "$((16#$(git rev-parse HEA
 stage defects cargo test --release --features defects --test defects --locked
 # A search for a few seconds by each fuzz target, and the canary must die.
 stage fuzz scripts/fuzz.sh all 4
+# Real processes, and what no seed decides: how they interleave.
+stage chaos scripts/chaos.sh 60
 # The first command of README.md, as a visitor would type it, but without a terminal.
 stage demo cargo run --release --locked -- demo
 

@@ -93,6 +93,8 @@ const ROOTS: &[&str] = &[
     "src/main.rs",
     "scripts/tidy.rs",
     "sim/tests/process.rs",
+    "sim/tests/chaos.rs",
+    "sim/tests/limits.rs",
     "sim/tests/defects.rs",
     "fuzz/smoke.rs",
 ];

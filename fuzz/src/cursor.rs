@@ -232,7 +232,7 @@ fn command_of_log(cursor: &mut Cursor<'_>, code: u8) -> Command {
             checkpoint: block_ref(cursor),
             round: cursor.number(),
             timestamp_monotonic: cursor.number(),
-            answer: cursor.byte() & 1,
+            answer: u8::from(cursor.bool()),
         }
         .into(),
         CommitOk::CODE => CommitOk { round: cursor.number() }.into(),

@@ -16,8 +16,8 @@
 //!
 //! **Not here:** whether all replicas execute the same log (`commits`).
 
+use super::super::ledger::{ACCOUNT_EXISTS, NO_ACCOUNT, NOT_A_QUERY, OVERDRAWN, Request};
 use super::{CheckerReport, FirstFailure};
-use crate::sim::ledger::{ACCOUNT_EXISTS, NO_ACCOUNT, NOT_A_QUERY, OVERDRAWN, Request};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use vsr::wire::{ClientId, Command, Entries, Message, Op, Operation, Reply};

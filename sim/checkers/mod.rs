@@ -27,7 +27,7 @@
 
 mod acknowledged;
 mod at_most_once;
-mod call;
+pub(crate) mod call;
 mod checkpoints;
 mod commits;
 mod digests;

@@ -202,7 +202,9 @@ fn grid_at_its_limit_refuses_writes_by_name_and_goes_on_reading() {
     let geometry = Geometry { journal_slots: 64, ..GEOMETRY };
     let mut cluster = Cluster::formatted(3, geometry);
     let room = Layout::new(geometry).grid_offset() + (1 << 20);
-    cluster.start_flags = vec![format!("--size-limit={room}")];
+    for launch in &mut cluster.launches {
+        launch.arguments = vec![format!("--size-limit={room}")];
+    }
     cluster.start_all();
     cluster.wait_available();
     let mut kv = Kv::connect(&cluster.addresses(), PATIENCE);
@@ -226,7 +228,9 @@ fn grid_at_its_limit_refuses_writes_by_name_and_goes_on_reading() {
     assert!((1..=1 + seconds).contains(&lines), "{lines} lines in {seconds} s: {log}");
     // With more room it goes on, and nothing is lost.
     cluster.kill_all();
-    cluster.start_flags.clear();
+    for launch in &mut cluster.launches {
+        launch.arguments.clear();
+    }
     cluster.start_all();
     cluster.wait_all();
     cluster.vsr(&["put", "key", "value"]).exits(0);

@@ -16,7 +16,8 @@
 //! `WouldBlock`, so nothing is lost when a connection is not served at once.
 //!
 //! **Invariants:** dialled if and only if it was a replica from its beginning; only a connected one
-//! is readable or writable; a stalled one waits for memory and is in no ready queue.
+//! is readable or writable; a stalled one waits for memory, a parked one for its peer to take what
+//! it was sent, and neither is in a ready queue.
 //!
 //! **Not here:** the calls to the socket, which need `IO`; they are the bus's.
 
@@ -40,6 +41,9 @@ pub(super) const SILENCE_TICKS_MAX: u64 = 1000;
 pub(super) const FRAME_TICKS_MAX: u64 = 6000;
 /// The time a peer may take to read anything of what it is sent, in ticks (10 s).
 pub(super) const STUCK_TICKS_MAX: u64 = 1000;
+/// A replica that was heard so long ago keeps its place against whoever says to be it, in ticks
+/// (2.5 s). Replicas exchange something each second.
+pub(super) const ALIVE_TICKS_MAX: u64 = 250;
 /// A client that did nothing for so long may be closed to make room, in ticks (5 s).
 pub(super) const IDLE_TICKS_MIN: u64 = 500;
 
@@ -83,8 +87,12 @@ pub(super) struct Connection {
     pub(super) is_flushing: bool,
     /// A valid message came.
     pub(super) is_heard: bool,
+    /// Its owner does not believe who it says it is.
+    pub(super) is_doubted: bool,
     /// It waits for the memory of a body.
     pub(super) is_stalled: bool,
+    /// A client that is not read before it has taken what it was sent.
+    pub(super) is_parked: bool,
     /// The bytes a budget was charged for the body under way.
     pub(super) charged: usize,
     /// The beginning: of the connect, then of the connection.
@@ -126,7 +134,9 @@ impl Connection {
             is_ready: false,
             is_flushing: false,
             is_heard: false,
+            is_doubted: false,
             is_stalled: false,
+            is_parked: false,
             charged: 0,
             opened: tick,
             received: tick,
@@ -212,6 +222,11 @@ impl Connection {
     /// It was dialled and spoken to, and nothing was ever answered.
     pub(super) fn is_unanswered(&self) -> bool {
         self.dialled.is_some() && !self.is_heard && self.unanswered.is_some()
+    }
+
+    /// Whether its peer is there: heard lately, and believed.
+    pub(super) fn is_alive(&self, tick: u64) -> bool {
+        self.is_connected() && !self.is_doubted && tick - self.received <= ALIVE_TICKS_MAX
     }
 
     /// A client that would not miss its connection now: it has nothing under way.

@@ -31,6 +31,8 @@ pub struct Counters {
     pub dismissed: u64,
     /// Of them: for a newer connection of the same peer.
     pub superseded: u64,
+    /// Of them: said to be a replica that was there already.
+    pub usurpers: u64,
     /// Of them: to make room for others.
     pub reclaimed: u64,
     /// Of them: clients for whom there was no room.

@@ -29,15 +29,20 @@
 //! | bodies half received, of clients | [`BusConfig::body_size_max`] | they wait, in order |
 //! | the same, of unknown peers | a quarter of it, or 1 message | the oldest other is closed |
 //! | the same, of replicas | one each | |
+//! | a client that does not read | one message | it is not read before it has |
 //! | clients and unknown peers | [`BusConfig::connections_max`] | the oldest unknown is closed |
 //! | clients | that, less an eighth | an idle one is closed, or else the new one |
 //! | one call of `receive` | messages and bytes of each class | it says that there is more |
+//!
+//! Of two connections of one client the newer stays; of two of one replica the older, as long as it
+//! is heard and believed ([`MessageBus::set_doubted`]): a stranger cannot cut replicas off from
+//! each other by saying to be one of them.
 //!
 //! So no flood of clients keeps a replica out: connections of replicas are not counted, and a
 //! newcomer that may yet turn out to be one always finds a place, memory, and a reader.
 //!
 //! **Invariants:** a connection is in the table of its peer if and only if it is identified, and
-//! there is one for each peer, the newest; the error of a connection closes that connection and
+//! there is one for each peer; the error of a connection closes that connection and
 //! nothing else; no method but those that are given `io` touches a socket; the same calls and
 //! events in the same order do the same.
 //!
@@ -485,6 +490,12 @@ impl MessageBus {
                     if connection.class() == Class::Client {
                         self.client_queues.release(held - connection.queue.size());
                     }
+                    if connection.is_parked && connection.queue.is_empty() {
+                        // Not only what is readable: messages may be in its receiver already.
+                        connection.is_parked = false;
+                        connection.is_ready = true;
+                        self.ready_clients.push_back(id);
+                    }
                     continue;
                 }
                 Err(error) => error,
@@ -514,6 +525,14 @@ impl MessageBus {
             Peer::Client(client) => self.clients.get(&client).copied(),
         };
         id.is_some_and(|id| self.connections[&id].is_connected())
+    }
+
+    /// Whether the owner believes that whoever speaks over a connection is the peer it says to be.
+    /// Who is not believed gives way to the next that says to be the same replica.
+    pub fn set_doubted(&mut self, id: ConnectionId, doubted: bool) {
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.is_doubted = doubted;
+        }
     }
 
     /// What happened so far.
@@ -625,7 +644,7 @@ impl MessageBus {
     fn sweep<I: IO>(&mut self, io: &mut I) {
         let mut overdue = Vec::new();
         for (id, connection) in &mut self.connections {
-            if connection.is_ready || connection.is_stalled {
+            if connection.is_ready || connection.is_stalled || connection.is_parked {
                 connection.hold_frame_clock(self.tick);
             }
             if let Some(reason) = connection.overdue(self.tick) {
@@ -649,7 +668,8 @@ impl MessageBus {
     /// Queues the connection to be read, if there may be something.
     fn mark_ready(&mut self, id: ConnectionId) {
         let connection = self.connections.get_mut(&id).expect("it is known");
-        if connection.readable && !connection.is_ready && !connection.is_stalled {
+        let waits = connection.is_ready || connection.is_stalled || connection.is_parked;
+        if connection.readable && !waits {
             connection.is_ready = true;
             let class = connection.class();
             self.ready(class).push_back(id);

@@ -18,9 +18,9 @@
 
 use super::connection::{Class, ConnectionId, State};
 use super::peer::{Peer, identify};
-use super::{MessageBus, Received};
+use super::{CLIENT_QUEUE_COUNT_MAX, MessageBus, Received};
 use crate::io::IO;
-use crate::wire::{Header, Invalid};
+use crate::wire::{Header, Invalid, ReplicaIndex};
 use std::io::{Error, ErrorKind};
 
 /// Connections accepted in one call, failed attempts included.
@@ -51,6 +51,9 @@ const UNKNOWN: Allowance = Allowance { messages: 256, bytes: 2 << 20 };
 const CLIENTS: Allowance = Allowance { messages: 1024, bytes: 4 << 20 };
 /// Of one connection in one turn.
 const TURN: Allowance = Allowance { messages: 64, bytes: 256 << 10 };
+/// Of a client in one turn. One that waits for its answers has one request in flight: whoever sends
+/// more does not take more of a turn than its queue has room for answers.
+const TURN_CLIENT: Allowance = Allowance { messages: CLIENT_QUEUE_COUNT_MAX, bytes: TURN.bytes };
 
 impl Allowance {
     fn is_spent(&self) -> bool {
@@ -63,8 +66,9 @@ impl Allowance {
     }
 
     /// The part of this that one connection may take.
-    fn turn(&self) -> Self {
-        Self { messages: self.messages.min(TURN.messages), bytes: self.bytes.min(TURN.bytes) }
+    fn turn(&self, class: Class) -> Self {
+        let turn = if class == Class::Client { TURN_CLIENT } else { TURN };
+        Self { messages: self.messages.min(turn.messages), bytes: self.bytes.min(turn.bytes) }
     }
 }
 
@@ -135,7 +139,14 @@ impl MessageBus {
         allowance: &mut Allowance,
         received: &mut Vec<Received>,
     ) -> Turn {
-        let mut turn = allowance.turn();
+        let connection = self.connections.get_mut(&id).expect("not closed");
+        let class = connection.class();
+        if class == Class::Client && !connection.queue.is_empty() {
+            // Its next request would be carried out for an answer that there is no room for.
+            connection.is_parked = true;
+            return Turn::Drained;
+        }
+        let mut turn = allowance.turn(class);
         while !turn.is_spent() {
             let connection = self.connections.get_mut(&id).expect("not closed");
             match connection.receiver.next() {
@@ -320,6 +331,13 @@ impl MessageBus {
             Peer::Replica(replica) => self.replicas[replica.index()],
             Peer::Client(client) => self.clients.get(&client).copied(),
         };
+        if let (Some(other), Peer::Replica(replica)) = (other, peer)
+            && other < id
+            && self.connections[&other].is_alive(self.tick)
+        {
+            self.close_usurper(io, id, replica);
+            return false;
+        }
         if let Some(other) = other {
             self.counters.superseded += 1;
             if other > id {
@@ -347,6 +365,21 @@ impl MessageBus {
         }
         log::debug!("{}: receive: {peer} is here", self.config.identity);
         true
+    }
+
+    /// Who says to be a replica that is there already is not let in: it may be anybody. The replica
+    /// itself, if its end of the old connection is gone, dials again until this one is silent.
+    fn close_usurper<I: IO>(&mut self, io: &mut I, id: ConnectionId, replica: ReplicaIndex) {
+        self.counters.usurpers += 1;
+        if let Some(suppressed) = self.log_mismatch.admit(self.tick) {
+            let identity = self.config.identity;
+            let address = self.connections[&id].address;
+            log::warn!(
+                "{identity}: receive: closing {address} (it says to be replica {replica}, which \
+                 is connected already) suppressed={suppressed}"
+            );
+        }
+        self.close(io, id, "its replica is connected already");
     }
 
     /// Closes a client that has been idle for long. False if none is.

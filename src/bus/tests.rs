@@ -1,6 +1,8 @@
 //! Tests of the bus over sockets in memory ([`super::test_io`]).
 
-use super::connection::{CONNECT_TICKS_MAX, FRAME_TICKS_MAX, IDLE_TICKS_MIN, SILENCE_TICKS_MAX};
+use super::connection::{
+    ALIVE_TICKS_MAX, CONNECT_TICKS_MAX, FRAME_TICKS_MAX, IDLE_TICKS_MIN, SILENCE_TICKS_MAX,
+};
 use super::test_io::{CALM, Faults, TestIo, World};
 use super::*;
 use crate::io::Event;
@@ -242,7 +244,9 @@ fn chopped_streams_arrive_once_and_in_order() {
                 (1, 3, replica(1), client_message),
                 (2, 1, client(77), reply_message),
             ] {
-                if processes[from].bus.send(to, &message).is_ok() {
+                // A client that has something to take is not read.
+                let waits = index == 2 && sent[2] > arrived[2];
+                if !waits && processes[from].bus.send(to, &message).is_ok() {
                     sent[index] += 1;
                 }
             }
@@ -254,7 +258,7 @@ fn chopped_streams_arrive_once_and_in_order() {
                 }
             }
         }
-        assert!(arrived.iter().all(|count| *count > 100), "{arrived:?}");
+        assert!(arrived.iter().all(|count| *count > 50), "{arrived:?}");
         for _ in 0..3000 {
             if sent == arrived {
                 break;
@@ -415,26 +419,59 @@ fn a_client_dials_when_it_has_something_to_send() {
 }
 
 #[test]
-fn the_newer_connection_of_a_peer_wins() {
+fn the_newer_connection_of_a_client_wins() {
     let (_world, mut process, mut raw) = alone(|_| {});
-    for (old_message, new_message) in
-        [(request(7, 1, 0), request(7, 2, 0)), (ping(2, 1), ping(2, 2))]
-    {
-        let older = raw.connect_raw(address(1));
-        raw.send_raw(older, old_message.as_bytes());
-        process.turn();
-        let newer = raw.connect_raw(address(1));
-        process.turn();
-        assert!(!raw.is_closed_raw(older), "it is not known yet who the newer is");
-        raw.send_raw(newer, new_message.as_bytes());
-        process.turn();
-        assert!(raw.is_closed_raw(older));
-        assert!(!raw.is_closed_raw(newer));
-        assert_eq!(process.take_numbers(), [1, 2]);
-    }
-    assert!(process.bus.is_connected(replica(2)));
+    let older = raw.connect_raw(address(1));
+    raw.send_raw(older, request(7, 1, 0).as_bytes());
+    process.turn();
+    let newer = raw.connect_raw(address(1));
+    process.turn();
+    assert!(!raw.is_closed_raw(older), "it is not known yet who the newer is");
+    raw.send_raw(newer, request(7, 2, 0).as_bytes());
+    process.turn();
+    assert!(raw.is_closed_raw(older));
+    assert!(!raw.is_closed_raw(newer));
+    assert_eq!(process.take_numbers(), [1, 2]);
     assert!(process.bus.is_connected(client(7)));
-    assert_eq!(process.bus.counters().superseded, 2);
+    assert_eq!(process.bus.counters().superseded, 1);
+}
+
+#[test]
+fn a_replica_that_is_there_keeps_its_place() {
+    let (_world, mut process, mut raw) = alone(|_| {});
+    let older = raw.connect_raw(address(1));
+    raw.send_raw(older, ping(2, 1).as_bytes());
+    process.turns(100);
+    let mut claim = |process: &mut Process, number| {
+        let newer = raw.connect_raw(address(1));
+        raw.send_raw(newer, ping(2, number).as_bytes());
+        process.turn();
+        (raw.is_closed_raw(older), raw.is_closed_raw(newer))
+    };
+    assert_eq!(claim(&mut process, 2), (false, true));
+    assert_eq!(process.bus.counters().usurpers, 1);
+    process.turns(ALIVE_TICKS_MAX);
+    assert_eq!(claim(&mut process, 3), (true, false), "the older has been silent for long");
+    assert_eq!(process.take_numbers(), [1, 3]);
+    assert_eq!(process.bus.counters().superseded, 1);
+}
+
+#[test]
+fn a_replica_that_is_not_believed_gives_way_at_once() {
+    let (_world, mut process, mut raw) = alone(|_| {});
+    let older = raw.connect_raw(address(1));
+    raw.send_raw(older, ping(2, 1).as_bytes());
+    process.turn();
+    let id = process.received[0].connection;
+    process.bus.set_doubted(id, true);
+    let newer = raw.connect_raw(address(1));
+    raw.send_raw(newer, ping(2, 2).as_bytes());
+    process.turn();
+    assert!(raw.is_closed_raw(older));
+    assert!(!raw.is_closed_raw(newer));
+    assert_eq!(process.take_numbers(), [1, 2]);
+    // It is gone: nothing happens.
+    process.bus.set_doubted(id, true);
 }
 
 #[test]
@@ -449,6 +486,53 @@ fn what_an_older_connection_says_late_does_not_end_the_newer() {
     assert!(raw.is_closed_raw(older));
     assert!(!raw.is_closed_raw(newer));
     assert_eq!(process.take_numbers(), [2]);
+}
+
+#[test]
+fn a_client_that_does_not_take_its_answers_is_not_read() {
+    let (_world, mut process, mut raw) = alone(|_| {});
+    let socket = raw.connect_raw(address(1));
+    raw.send_raw(socket, request(7, 1, 0).as_bytes());
+    process.turn();
+    assert_eq!(process.take_numbers(), [1]);
+    // The first fills what the sockets hold, the second waits.
+    for number in 1..=2 {
+        assert_eq!(process.bus.send(client(7), &reply(1, 7, number, 65_000)), Ok(()));
+    }
+    process.turn();
+    for number in 2..=8 {
+        raw.send_raw(socket, request(7, number, 0).as_bytes());
+    }
+    process.turns(5);
+    assert_eq!(process.take_numbers(), [0; 0], "there is no room for its answers");
+    let mut buffer = vec![0; 64 << 10];
+    let mut size = 0;
+    while size < 2 * (65_000 + HEADER_SIZE as usize) {
+        size += raw.recv(socket, &mut buffer).unwrap_or_default();
+        process.turn();
+    }
+    process.turns(5);
+    assert_eq!(process.take_numbers(), (2..=8).collect::<Vec<u64>>());
+}
+
+#[test]
+fn a_client_takes_no_more_of_a_turn_than_its_answers_have_room() {
+    let (_world, mut process, mut raw) = alone(|_| {});
+    let greedy = raw.connect_raw(address(1));
+    raw.send_raw(greedy, request(7, 0, 0).as_bytes());
+    let modest = raw.connect_raw(address(1));
+    raw.send_raw(modest, request(8, 0, 0).as_bytes());
+    process.turn();
+    assert_eq!(process.take_numbers(), [0, 0]);
+    for number in 1..=40 {
+        raw.send_raw(greedy, request(7, number, 0).as_bytes());
+    }
+    raw.send_raw(modest, request(8, 100, 0).as_bytes());
+    process.turn();
+    let numbers = process.take_numbers();
+    assert_eq!(numbers.len(), 41);
+    let place = numbers.iter().position(|number| *number == 100).unwrap();
+    assert!(place <= CLIENT_QUEUE_COUNT_MAX, "{numbers:?}");
 }
 
 #[test]

@@ -238,6 +238,12 @@ impl<S: StateMachine> Executor<S> {
         self.sessions.count()
     }
 
+    /// How many sessions can be opened without ending another.
+    pub fn sessions_left(&self) -> u32 {
+        assert!(self.sessions.count() <= self.clients_max);
+        self.clients_max - self.sessions.count()
+    }
+
     /// A checksum over the store and the sessions, equal on replicas that have executed the same
     /// log up to the same op. Its cost is the size of both.
     pub fn digest(&self) -> u64 {

@@ -96,6 +96,9 @@ impl Replica {
         let id = message.prepare_header().id();
         self.genesis_named = Some(id);
         if self.op == 0 {
+            if !self.journal.can_write(1) {
+                return self.ignore("prepare_genesis", "its slot is being written");
+            }
             log::info!(
                 "{self}: all {} replicas have met: preparing the genesis",
                 self.replica_count

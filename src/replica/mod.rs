@@ -192,6 +192,8 @@ pub struct Replica {
     requests_refused: BTreeMap<ClientId, u64>,
     /// Primary: queries that wait for a round.
     queries: Queries,
+    /// The tick at which a session was last let in that ends another.
+    session_tick: u64,
     /// Primary: the head when its view became normal.
     view_op: Op,
     /// Primary: `commit_max + 1 ..= op`.
@@ -372,6 +374,15 @@ impl Replica {
         u32::try_from(count).expect("at most the slots of a geometry")
     }
 
+    /// How many ops of the log that a peer may still ask for are not durable here. What is below is
+    /// in a checkpoint, and of no use to anybody: who took over the checkpoint never had it.
+    pub(super) fn ops_not_durable(&self) -> u32 {
+        let is_dirty = |op: &Op| self.journal.is_dirty(*op);
+        let count = (self.op_repair_min()..=self.op).filter(is_dirty).count();
+        assert!(count <= self.geometry.journal_slots as usize);
+        u32::try_from(count).expect("at most the slots of a geometry")
+    }
+
     /// What it did beyond its daily work since it started.
     pub fn counters(&self) -> &Counters {
         &self.counters
@@ -461,6 +472,20 @@ impl Replica {
     /// Whether a message by this author counts in a quorum.
     fn counts(&self, replica: ReplicaIndex, incarnation: u64) -> bool {
         self.table.names(replica, incarnation)
+    }
+
+    /// Whether the author of a message between replicas can be who it says it is: its incarnation
+    /// is the cluster's. What is passed on, and was written by others, says nothing.
+    pub fn believes(&self, header: &crate::wire::Header) -> bool {
+        let is_passed_on = matches!(
+            header.command,
+            Command::Request(_)
+                | Command::Prepare(_)
+                | Command::Reply(_)
+                | Command::Headers(_)
+                | Command::Block(_)
+        );
+        is_passed_on || !self.is_born() || self.counts(header.replica, header.incarnation)
     }
 
     /// The server's clocks, read once per turn.

@@ -180,6 +180,21 @@ impl Replica {
         }
     }
 
+    /// Whether a new session may be gathered, where what is executed leaves room for
+    /// `sessions_left`. One that ends the session used longest ago is let in once a tick: so
+    /// however many ask, a session that is used every `clients_max` ticks is not ended by them.
+    pub fn admits_session(&mut self, sessions_left: u32) -> bool {
+        assert!(self.is_primary());
+        // Of all requests, those that open a session alone have the number 0.
+        let opening = self.requests_in_flight.values().filter(|request| **request == 0).count();
+        if opening < sessions_left as usize {
+            return true;
+        }
+        let admits = self.tick > self.session_tick;
+        self.session_tick = self.tick;
+        admits
+    }
+
     /// The answer to a client that asks who is primary, if this replica can tell.
     pub fn pong_client(&self, client: ClientId, ping_timestamp_monotonic: u64) -> Option<Message> {
         if self.status != Status::Normal || !self.view_is_durable() || !self.is_born() {

@@ -66,6 +66,7 @@ impl Replica {
             requests_in_flight: BTreeMap::new(),
             requests_refused: BTreeMap::new(),
             queries: Queries::default(),
+            session_tick: 0,
             view_op: 0,
             relied_on: Default::default(),
             pipeline: VecDeque::new(),

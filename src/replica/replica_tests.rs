@@ -773,6 +773,33 @@ fn request_in_flight_is_prepared_once() {
 }
 
 #[test]
+fn newcomers_end_one_session_a_tick_and_take_what_is_free_at_once() {
+    let (mut bench, _) = primary();
+    bench.tick();
+    let register = |client: u128| {
+        let operation = Operation::Register as u8;
+        let client = ClientId(client);
+        let command = crate::wire::Request { client, session: 0, request: 0, operation };
+        Message::new(&Author { incarnation: 0, ..author(0, 0) }, command, &[])
+    };
+    // Three places are free: two that are on their way leave one.
+    for client in 1..=2 {
+        assert!(bench.replica.admits_session(3));
+        bench.replica.gather(&register(client)).unwrap();
+    }
+    bench.replica.gather(&request(7, 1)).unwrap();
+    assert!(bench.replica.admits_session(3));
+    bench.replica.gather(&register(3)).unwrap();
+    assert!(bench.replica.admits_session(3), "the first that ends another's");
+    for _ in 0..10 {
+        assert!(!bench.replica.admits_session(3));
+    }
+    bench.tick();
+    assert!(bench.replica.admits_session(0));
+    assert!(!bench.replica.admits_session(0));
+}
+
+#[test]
 fn request_uncommitted_is_remembered_by_the_next_primary() {
     let log = log_of(&[0, 0]);
     let mut bench = Bench::with_log(1, &log, 0, 2);
@@ -1016,6 +1043,21 @@ fn incarnation_replaced_is_fatal() {
     let set = HeaderSet { table: others, ..set_of(&log_of(&[0]), 2) };
     bench.receive(&start_view_of(&set, 0, 0, 1, 0));
     assert!(bench.fatal);
+}
+
+#[test]
+fn author_of_another_incarnation_is_not_believed_but_for_what_it_passes_on() {
+    let (bench, log) = primary();
+    let own = message(1, 0, Commit::default());
+    assert!(bench.replica.believes(own.header()));
+    let stranger = Author { incarnation: 4711, ..author(1, 0) };
+    assert!(!bench.replica.believes(Message::new(&stranger, Commit::default(), &[]).header()));
+    assert!(!bench.replica.believes(ping(&stranger, GEOMETRY, 0).header()));
+    let passed_on = Message::new(&stranger, crate::wire::Block::default(), &[1]);
+    assert!(bench.replica.believes(passed_on.header()));
+    assert!(bench.replica.believes(log[1].header()));
+    let blank = Bench::blank(0);
+    assert!(blank.replica.believes(ping(&stranger, GEOMETRY, 0).header()), "nobody is known yet");
 }
 
 #[test]

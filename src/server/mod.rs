@@ -40,7 +40,7 @@ use crate::storage::{ReadResult, Request, Token};
 use crate::wire::{
     Author, ClusterId, Command, Entries, Header, Message, MessageBuilder, ReplicaIndex,
 };
-use requests::Forwarded;
+use requests::{Asked, Forwarded};
 use std::collections::{BTreeMap, VecDeque};
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -94,6 +94,9 @@ pub struct Server<S: StateMachine> {
     forwarded: Forwarded,
     /// Queries that the executed state may answer, in the order in which they came.
     queries: VecDeque<Message>,
+    asked: Asked,
+    /// Ticks since it began.
+    ticks: u64,
     // Kept to keep their memory.
     effects: Effects,
     events: Vec<Event>,
@@ -167,6 +170,8 @@ impl<S: StateMachine> Server<S> {
             more: false,
             forwarded: Forwarded::default(),
             queries: VecDeque::new(),
+            asked: Asked::default(),
+            ticks: 0,
             effects,
             events: Vec::new(),
             received: Vec::new(),
@@ -253,13 +258,19 @@ impl<S: StateMachine> Server<S> {
 
         let mut received = std::mem::take(&mut self.received);
         self.more = self.bus.receive(io, &mut received);
-        for Received { message, peer, .. } in received.drain(..) {
+        for Received { message, peer, connection } in received.drain(..) {
+            if matches!(peer, Some(Peer::Replica(_))) {
+                self.bus.set_doubted(connection, !self.replica.believes(message.header()));
+            }
             self.on_message(&message, peer);
             self.drain(io, observer)?;
         }
         self.received = received;
 
         if now.monotonic >= self.tick_next {
+            self.ticks += 1;
+            self.forwarded.on_tick();
+            self.asked.on_tick(self.ticks);
             self.replica.on_tick(&mut self.effects);
             self.drain(io, observer)?;
             self.blocks_tick()?;
@@ -271,6 +282,8 @@ impl<S: StateMachine> Server<S> {
         self.blocks_turn_end(io, observer)?;
         self.bus.pause_clients(self.replica.is_gathering_full());
         self.bus.flush(io);
+        // Clients that have taken their answers are read again.
+        self.more |= self.bus.has_more();
         Ok(turn)
     }
 
@@ -326,8 +339,9 @@ impl<S: StateMachine> Server<S> {
             | Command::Status(_) => {
                 log::debug!("{}: ignoring {} (for clients)", self.replica, header.command.name());
             }
-            _ if matches!(peer, Some(Peer::Client(_))) => {
-                log::debug!("{}: ignoring {} of a client", self.replica, header.command.name());
+            // A replica is known by the ping that it begins with.
+            _ if !matches!(peer, Some(Peer::Replica(_))) => {
+                log::debug!("{}: ignoring {} of no replica", self.replica, header.command.name());
             }
             Command::RequestBlocks(_) => self.on_request_blocks(message),
             Command::Block(_) => self.on_block(message),
@@ -389,6 +403,7 @@ impl<S: StateMachine> Server<S> {
         let mut replies = std::mem::take(&mut self.replies);
         let primary = self.replica.is_primary() || defect!("deposed_primary_replies");
         for reply in replies.drain(..) {
+            self.asked.take(&reply);
             let is_owed = self.forwarded.take(&reply);
             if primary || is_owed {
                 self.send_client_reply(&reply);

@@ -31,18 +31,92 @@ use std::collections::BTreeMap;
 pub(super) struct Forwarded {
     /// By client, which has one request in flight: its number.
     requests: BTreeMap<ClientId, u64>,
+    /// How many were handed on in the present tick.
+    in_tick: u32,
 }
 
 /// How many are remembered. One more, and all are forgotten: their clients ask again.
 const FORWARDED_MAX: usize = 4096;
+/// Requests that are handed on in one tick. A flood must not fill the queue to the primary, which
+/// carries acknowledgements as well.
+const FORWARDED_TICK_MAX: u32 = 16;
+/// Queries that are remembered to be in the log. One more, and all are forgotten.
+const ASKED_MAX: usize = 8192;
+/// A query that was not answered for so long, in ticks (1 s), may be lost with a view.
+const ASKED_TICKS_MAX: u64 = 100;
+/// Bytes of answers that queries in the log may come to, as far as the last ones tell: what is
+/// executed at once must not take so long that this replica looks dead to its peers.
+const ASKED_SIZE_MAX: u64 = 4 << 20;
+/// So many queries may be in the log, however large the last answers were.
+const ASKED_COUNT_MIN: usize = 4;
+
+/// Queries in the log of this primary, one of each client: nothing else bounds the work that a
+/// client can ask for before it takes the first answer.
+#[derive(Debug, Default)]
+pub(super) struct Asked {
+    /// By client: the tick at which it gathered.
+    queries: BTreeMap<ClientId, u64>,
+    /// Bytes of an answer: the last, or of a larger one before it what has not faded yet.
+    answer_size: u64,
+}
+
+impl Asked {
+    /// Whether a query may gather at `tick`; it is remembered then.
+    fn admits(&mut self, client: ClientId, tick: u64) -> bool {
+        let asked = self.queries.get(&client);
+        if asked.is_some_and(|since| tick - since < ASKED_TICKS_MAX) {
+            return false;
+        }
+        let count = self.queries.len();
+        if count >= ASKED_COUNT_MIN && count as u64 * self.answer_size >= ASKED_SIZE_MAX {
+            return false;
+        }
+        if self.queries.len() == ASKED_MAX {
+            self.queries.clear();
+        }
+        self.queries.insert(client, tick);
+        assert!(self.queries.len() <= ASKED_MAX);
+        true
+    }
+
+    /// The time goes on by a tick: what may be lost is not waited for.
+    pub(super) fn on_tick(&mut self, tick: u64) {
+        if tick.is_multiple_of(ASKED_TICKS_MAX / 4) {
+            self.queries.retain(|_, since| tick - *since < ASKED_TICKS_MAX);
+        }
+    }
+
+    /// A query was executed: its client may ask again.
+    pub(super) fn take(&mut self, reply: &ClientReply) {
+        if let ClientReply::Reply(reply) = reply
+            && reply.operation == Operation::Query
+        {
+            self.queries.remove(&reply.client);
+            let faded = self.answer_size - self.answer_size / 16;
+            self.answer_size = faded.max(reply.body.len() as u64);
+        }
+    }
+}
 
 impl Forwarded {
+    /// The time goes on by a tick.
+    pub(super) fn on_tick(&mut self) {
+        self.in_tick = 0;
+    }
+
+    /// Whether one more may be handed on in this tick.
+    fn has_room(&self) -> bool {
+        self.in_tick < FORWARDED_TICK_MAX
+    }
+
     fn note(&mut self, request: &Request) {
         let is_known = self.requests.contains_key(&request.client);
         if !is_known && self.requests.len() == FORWARDED_MAX {
             self.requests.clear();
         }
         self.requests.insert(request.client, request.request);
+        self.in_tick += 1;
+        assert!(self.in_tick <= FORWARDED_TICK_MAX);
         assert!(self.requests.len() <= FORWARDED_MAX);
     }
 
@@ -76,6 +150,18 @@ impl<S: StateMachine> Server<S> {
                 if let Some(reply) = self.executor.answer(header, message.body()) {
                     self.send_client_reply(&ClientReply::Reply(reply));
                 }
+            }
+            Admission::Accept
+                if header.command.operation == Operation::Query as u8
+                    && !self.asked.admits(header.command.client, self.ticks) =>
+            {
+                self.ignore("a query of its client is in the log already");
+            }
+            Admission::Accept
+                if header.command.operation == Operation::Register as u8
+                    && !self.replica.admits_session(self.executor.sessions_left()) =>
+            {
+                self.send_reject(&header.command, RejectReason::Busy);
             }
             Admission::Accept if is_recover(header) => match self.replica.gather_recover(message) {
                 Ok(()) => {}
@@ -113,7 +199,9 @@ impl<S: StateMachine> Server<S> {
             Admission::Reject(reason) => self.send_reject(&header.command, reason),
             // The table here may be behind: the primary decides.
             Admission::Accept | Admission::Evict(_) | Admission::Ignore(_) => {
-                if self.bus.send(Peer::Replica(primary), message).is_ok() {
+                if self.forwarded.has_room()
+                    && self.bus.send(Peer::Replica(primary), message).is_ok()
+                {
                     self.forwarded.note(&header.command);
                 }
             }
@@ -164,7 +252,8 @@ impl<S: StateMachine> Server<S> {
     }
 
     fn send_eviction(&mut self, client: ClientId, session: u64, reason: EvictionReason) {
-        log::info!("{}: client {client} has no session {session} ({reason:?})", self.replica);
+        // Not louder: a client may cause as many as it likes.
+        log::debug!("{}: client {client} has no session {session} ({reason:?})", self.replica);
         let eviction = Eviction { client, session, reason: reason as u8 };
         let message = Message::new(&self.replica.author_for_clients(), eviction, &[]);
         let _ = self.bus.send(Peer::Client(client), &message);
@@ -187,5 +276,71 @@ impl<S: StateMachine> Server<S> {
 
     fn ignore(&self, reason: &str) {
         log::debug!("{}: on_request: ignoring ({reason})", self.replica);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_has_one_query_in_the_log_or_one_a_second() {
+        let mut asked = Asked::default();
+        assert!(asked.admits(ClientId(1), 5));
+        assert!(!asked.admits(ClientId(1), 5));
+        assert!(asked.admits(ClientId(2), 5));
+        assert!(!asked.admits(ClientId(1), 4 + ASKED_TICKS_MAX));
+        assert!(asked.admits(ClientId(1), 5 + ASKED_TICKS_MAX));
+        for client in 10..20_000 {
+            assert!(asked.admits(ClientId(client), 500));
+        }
+        assert!(asked.queries.len() <= ASKED_MAX);
+    }
+
+    #[test]
+    fn queries_with_large_answers_are_few_at_a_time() {
+        let mut asked = Asked::default();
+        let answer = |client: u128, size: usize| {
+            ClientReply::Reply(crate::replica::sessions::StoredReply {
+                client: ClientId(client),
+                session: 0,
+                request: 1 << 63,
+                op: 1,
+                timestamp: 1,
+                request_checksum: 0,
+                result: 0,
+                operation: Operation::Query,
+                body: vec![0; size].into(),
+            })
+        };
+        let admitted = |asked: &mut Asked, tick| {
+            (1..=1000).filter(|client| asked.admits(ClientId(*client), tick)).count()
+        };
+        assert_eq!(admitted(&mut asked, 1), 1000);
+        for client in 1..=1000 {
+            asked.take(&answer(client, 1 << 20));
+        }
+        assert_eq!(admitted(&mut asked, 1), ASKED_COUNT_MIN);
+        // Those are lost with a view.
+        asked.on_tick(200);
+        assert_eq!(admitted(&mut asked, 200), ASKED_COUNT_MIN);
+        for _ in 0..200 {
+            asked.take(&answer(1, 100));
+        }
+        asked.on_tick(400);
+        assert_eq!(admitted(&mut asked, 400), 1000);
+    }
+
+    #[test]
+    fn few_requests_are_handed_on_in_one_tick() {
+        let mut forwarded = Forwarded::default();
+        for client in 1..=u128::from(FORWARDED_TICK_MAX) {
+            assert!(forwarded.has_room());
+            let client = ClientId(client);
+            forwarded.note(&Request { client, session: 1, request: 1, operation: 128 });
+        }
+        assert!(!forwarded.has_room());
+        forwarded.on_tick();
+        assert!(forwarded.has_room());
     }
 }

@@ -205,6 +205,11 @@ pub(crate) fn run(command: &mut Command) -> Finished {
     Finished { command: text, status, stdout: out, stderr: err }
 }
 
+fn text(addresses: &[SocketAddr]) -> String {
+    let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+    addresses.join(",")
+}
+
 fn read_all(source: &mut impl Read) -> String {
     let mut bytes = Vec::new();
     source.read_to_end(&mut bytes).expect("a pipe can be read");
@@ -283,9 +288,22 @@ pub(crate) struct Cluster {
     pub(crate) folder: Folder,
     pub(crate) ports: Vec<u16>,
     pub(crate) geometry: Geometry,
-    /// More flags of `start`.
-    pub(crate) start_flags: Vec<String>,
+    /// How each replica is started, where that is not the usual way.
+    pub(crate) launches: Vec<Launch>,
     children: Vec<Option<Child>>,
+}
+
+/// What is particular to the process of one replica.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Launch {
+    /// The addresses as it sees them, if there is something between it and the others.
+    pub(crate) addresses: Option<Vec<SocketAddr>>,
+    /// Its data file, if that does not lie in the folder of the cluster.
+    pub(crate) data: Option<PathBuf>,
+    /// Environment variables.
+    pub(crate) environment: Vec<(String, String)>,
+    /// More arguments of `vsr start`.
+    pub(crate) arguments: Vec<String>,
 }
 
 /// Enough for every load here, and formatted in a moment: 64 MiB for each replica.
@@ -310,14 +328,20 @@ impl Cluster {
     /// Data files, and no process yet.
     #[track_caller]
     pub(crate) fn formatted(replica_count: usize, geometry: Geometry) -> Self {
-        let folder = Folder::new();
-        let ports = free_ports(replica_count);
-        let children = (0..replica_count).map(|_| None).collect();
-        let cluster = Self { folder, ports, geometry, start_flags: Vec::new(), children };
+        let cluster = Self::unformatted(replica_count, geometry);
         for replica in 0..replica_count {
             run(&mut cluster.format_command(replica)).exits(0);
         }
         cluster
+    }
+
+    /// A folder and ports, and no data files yet.
+    pub(crate) fn unformatted(replica_count: usize, geometry: Geometry) -> Self {
+        let folder = Folder::new();
+        let ports = free_ports(replica_count);
+        let launches = vec![Launch::default(); replica_count];
+        let children = (0..replica_count).map(|_| None).collect();
+        Self { folder, ports, geometry, launches, children }
     }
 
     pub(crate) fn replica_count(&self) -> usize {
@@ -340,19 +364,23 @@ impl Cluster {
     }
 
     pub(crate) fn start_command(&self, replica: usize) -> Command {
+        let launch = &self.launches[replica];
+        let addresses = launch.addresses.clone().unwrap_or_else(|| self.addresses());
         let mut command = vsr();
         command
             .arg("start")
             .arg(format!("--replica={replica}"))
-            .arg(format!("--addresses={}", self.addresses_text()))
+            .arg(format!("--addresses={}", text(&addresses)))
+            .args(&launch.arguments)
+            .envs(launch.environment.iter().cloned())
             .arg("--data")
-            .arg(self.data(replica))
-            .args(&self.start_flags);
+            .arg(self.data(replica));
         command
     }
 
     pub(crate) fn data(&self, replica: usize) -> PathBuf {
-        self.folder.path(&format!("replica-{replica}.vsr"))
+        let own = self.launches[replica].data.clone();
+        own.unwrap_or_else(|| self.folder.path(&format!("replica-{replica}.vsr")))
     }
 
     fn log_path(&self, replica: usize) -> PathBuf {
@@ -370,14 +398,13 @@ impl Cluster {
     }
 
     pub(crate) fn addresses_text(&self) -> String {
-        let addresses: Vec<String> = self.addresses().iter().map(ToString::to_string).collect();
-        addresses.join(",")
+        text(&self.addresses())
     }
 
     /// Starts a replica that is not running.
     #[track_caller]
     pub(crate) fn start(&mut self, replica: usize) {
-        assert!(self.children[replica].is_none(), "replica {replica} runs already");
+        assert!(!self.runs(replica), "replica {replica} runs already");
         let log = File::options().create(true).append(true).open(self.log_path(replica));
         let log = log.expect("a log file");
         let child = self
@@ -394,6 +421,11 @@ impl Cluster {
         for replica in 0..self.replica_count() {
             self.start(replica);
         }
+    }
+
+    /// Whether a replica was started and not ended since by the test.
+    pub(crate) fn runs(&self, replica: usize) -> bool {
+        self.children[replica].is_some()
     }
 
     pub(crate) fn pid(&self, replica: usize) -> u32 {
@@ -445,14 +477,17 @@ impl Cluster {
         status.code()
     }
 
+    /// How a replica ended that should be running, if it did.
+    pub(crate) fn ended(&mut self, replica: usize) -> Option<std::process::ExitStatus> {
+        let child = self.children[replica].as_mut()?;
+        child.try_wait().expect("a child can be waited for")
+    }
+
     /// Asserts that every replica which should be running still does.
     #[track_caller]
     pub(crate) fn assert_alive(&mut self) {
-        for (replica, child) in self.children.iter_mut().enumerate() {
-            if let Some(child) = child {
-                let status = child.try_wait().expect("a child can be waited for");
-                assert_eq!(status, None, "replica {replica} ended");
-            }
+        for replica in 0..self.replica_count() {
+            assert_eq!(self.ended(replica), None, "replica {replica} ended");
         }
     }
 
