@@ -115,6 +115,27 @@ fn start_refuses_with_the_value() {
 }
 
 #[test]
+fn recover_with_every_flag_and_with_none() {
+    let flags = "--data=d --cluster=5 --timeout=2s --development";
+    let line = format!("recover --replica=1 --addresses=1,2,3 {flags}");
+    let expected = Recover {
+        path: PathBuf::from("d"),
+        replica: ReplicaIndex(1),
+        cluster: ClusterId(5),
+        addresses: vec![local(1), local(2), local(3)],
+        timeout: Duration::from_secs(2),
+        development: true,
+    };
+    assert_eq!(parse(&line), Ok(Command::Recover(expected)));
+    let Ok(Command::Recover(recover)) = parse("recover --replica=0 --addresses=1,2,3") else {
+        panic!()
+    };
+    assert_eq!(recover.path, PathBuf::from("replica-0.vsr"));
+    assert_eq!((recover.timeout, recover.development), (Duration::from_secs(30), false));
+    assert!(refused("recover --replica=3 --addresses=1,2,3").contains("--replica=3"));
+}
+
+#[test]
 fn client_commands_with_every_flag() {
     let flags = "--addresses=1,2 --cluster=9 --timeout=500ms --json";
     let client = Client {

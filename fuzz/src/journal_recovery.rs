@@ -194,6 +194,12 @@ fn judge(disk: &mut Disk, contents: &Contents, certain: &[u32], replica_count: u
         }
     }
     let again = disk.open().expect("it opened once");
+    // A header that the checkpoint does not permit is what no replica writes. It makes others
+    // doubtful, and only until its own slot is marked as damaged.
+    let headers = contents.entries.values().chain(contents.whole.values());
+    if headers.into_iter().any(|header| header.op() > journal.op_prepare_max()) {
+        return found;
+    }
     for op in first..=journal.op_prepare_max() {
         // What was cut as torn may be doubtful the next time, when less is known; and of what was
         // doubtful the very prepare that lies there may be believed, since the headers of damaged

@@ -8,8 +8,8 @@
 //!   at the end, of each replica ──► every balance, and their total: what accounts were opened with
 //! ```
 //!
-//! The log is one order; each reply is right in it; and the order agrees with time. So each account,
-//! and the whole, is linearizable.
+//! The log is one order; each reply is right in it; and the order agrees with time. So each
+//! account, and the whole, is linearizable.
 //!
 //! **Invariants:** an op is played once, by the first replica that executes it; whatever is told of
 //! it later is compared.

@@ -10,6 +10,7 @@
 //!   inspect      data files of replicas that ended, and of one that takes over a checkpoint
 //!   recover      data files that are gone
 //!   resources    CPU, memory and start time of an idle replica
+//!   numbers      latency around checkpoints, memory under load: printed
 //! ```
 //!
 //! **Invariants:** no test depends on how long something takes, except where that is what is
@@ -25,6 +26,7 @@ mod harness;
 mod input;
 mod inspect;
 mod normal;
+mod numbers;
 mod pause;
 mod recover;
 mod resources;

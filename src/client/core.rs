@@ -24,9 +24,9 @@
 //!   and the core keeps trying. `store_full` says more, because it may not be so any more when a
 //!   late copy arrives: its author takes no copy of the request in its view, and nobody takes one
 //!   in a later view than the copy names. So it is *not done* if the reject is of the newest view
-//!   that a copy names, or of a later one, however many copies there are. `register` and queries change nothing that the caller asked for, so
-//!   any reject of them is final. `not_primary` and `busy` are never final: they ask to try
-//!   elsewhere, or later.
+//!   that a copy names, or of a later one, however many copies there are. `register` and queries
+//!   change nothing that the caller asked for, so any reject of them is final. `not_primary` and
+//!   `busy` are never final: they ask to try elsewhere, or later.
 //! * That the first copy usually meets the primary is what makes a plain reject the common case: a
 //!   session is registered first, and its reply says which view is in force.
 //! * An **eviction** of the session ends it. A request in flight may have been executed before:

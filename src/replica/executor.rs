@@ -304,9 +304,9 @@ impl<S: StateMachine> Executor<S> {
         self.sessions.contains(client)
     }
 
-    /// Answers a query, which was admitted, from what is executed here. Whether that is all that the
-    /// client may have been told of is the caller's to know. `None`: blocks have to be loaded first,
-    /// and then it may be asked again.
+    /// Answers a query, which was admitted, from what is executed here. Whether that is all that
+    /// the client may have been told of is the caller's to know. `None`: blocks have to be loaded
+    /// first, and then it may be asked again.
     pub fn answer(&mut self, request: &Header<Request>, body: &[u8]) -> Option<StoredReply> {
         assert!(self.store.is_settled());
         assert_eq!(request.command.operation, Operation::Query as u8);

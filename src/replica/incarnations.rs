@@ -6,27 +6,28 @@
 //! C acknowledge an op and A commits it; C loses its disk, recovers from B, which was behind, and
 //! with B begins a view without the op. And a nonce per start does not help against a vote cast
 //! before the loss. So here a file has a name, its *incarnation*, and a replica that lost its file
-//! is another one in its place, which has promised nothing and may do nothing before it stands where
-//! the old one can never have been:
+//! is another one in its place, which has promised nothing and may do nothing before it stands
+//! where the old one can never have been:
 //!
 //! ```text
 //!   vsr recover ──recover{replica, incarnation}──► primary of v
 //!     refused: the old file was heard a moment ago ◄──┤
-//!                                                     │ no-ops, until nothing that was committed with
-//!                                                     │ the help of the old file is within the last P
-//!                                                     ▼
-//!   ── op n − 1 ──┬── op n = recover ──► from here on acknowledgements and votes of the old file do
-//!                 │                      not count: not for n, not for what is in flight below it
+//!                                                     │ no-ops, until nothing that was committed
+//!                                                     │ with the help of the old file is within
+//!                                                     ▼ the last P
+//!   ── op n − 1 ──┬── op n = recover ──► from here on what the old file acknowledges and votes
+//!                 │       does not count: not for n, not for what is in flight below it
 //!   replied: a file with view v + 2, log_view 0, the table of n
-//!     ──► recovering_head: pings v + 2, which the others enter ──► start_view(w >= v + 2): a member
+//!     ──► recovering_head: pings v + 2, which the others enter
+//!     ──► start_view(w >= v + 2): a member
 //! ```
 //!
 //! **Invariants:**
 //! * The table is a function of the log: of the genesis, and of the recoveries in the log since,
-//!   whether they are committed or not. It is durable before the prepare that changes it is written,
-//!   so that whoever has that prepare, and whoever acknowledged it, knows its table. A log that is
-//!   cut before the recovery has the table of before: at most one recovery is not committed, so the
-//!   table keeps one predecessor.
+//!   whether they are committed or not. It is durable before the prepare that changes it is
+//!   written, so that whoever has that prepare, and whoever acknowledged it, knows its table. A log
+//!   that is cut before the recovery has the table of before: at most one recovery is not
+//!   committed, so the table keeps one predecessor.
 //! * Who counts in a view change is what the log says that is going to be the view's: the table of
 //!   the highest `log_view` decides (and of several of that view, which are one chain, the newest).
 //!   It knows every recovery that was committed: the quorum meets the one that committed it, in a
@@ -60,11 +61,14 @@ impl Replica {
     /// is.
     pub(super) fn learn_table(&mut self, message: &Message, effects: &mut Effects) {
         let Some(table) = Recover::table_of(message) else { return };
+        assert_eq!(table.op, message.prepare_header().op());
         if table.op <= self.table.op {
             return; // Executed again, or told by a start_view already.
         }
         assert!(self.is_born());
         assert!(table.op <= self.op);
+        assert!(!self.solo());
+        assert!(table.names(self.replica, self.incarnation), "another one is not taken");
         log::info!("{self}: op {} replaces the data file of a replica", table.op);
         self.set_table(table);
         self.head.table = table;
@@ -74,6 +78,7 @@ impl Replica {
     /// From now on other incarnations count: whose changed said nothing yet.
     fn set_table(&mut self, table: IncarnationTable) {
         assert!(table.op > self.table.op);
+        assert_eq!(self.head.table, self.table);
         for replica in self.others() {
             let index = replica.index();
             if table.incarnations[index] == self.table.incarnations[index] {
@@ -90,6 +95,8 @@ impl Replica {
     /// The log that was found may end before the recovery that the superblock knows of.
     pub(super) fn recover_table(&mut self) {
         let op = self.op.max(self.op_checkpoint()).max(self.commit_max);
+        assert_eq!(self.head.table, self.table);
+        assert!(!self.superblock.state().is_recovered(), "it has no log that could be cut");
         self.table = self.table.up_to(op);
         self.head.table = self.table;
     }
@@ -140,7 +147,8 @@ impl Replica {
         }
     }
 
-    /// Whether the replica was heard a moment ago; of the time before this process nothing is known.
+    /// Whether the replica was heard a moment ago; of the time before this process nothing is
+    /// known.
     fn is_heard(&self, replica: ReplicaIndex) -> bool {
         assert!(replica.0 < self.replica_count);
         replica == self.replica || self.tick - self.heard_at[replica.index()] < HEARD_TICKS
@@ -155,6 +163,7 @@ impl Replica {
     /// An op of the own pipeline was committed: notes which replicas that took.
     pub(super) fn note_relied_on(&mut self, op: Op, oks: u8, quorum: u8) {
         assert!(op <= self.op);
+        assert!(op > self.commit_max);
         assert!(oks.count_ones() >= u32::from(quorum));
         for replica in self.others() {
             if (oks & !(1 << replica.0)).count_ones() < u32::from(quorum) {
@@ -189,6 +198,8 @@ impl Replica {
         if let Some(reason) = self.recover_refused(&recover) {
             return Err(NotGathered::Reject(reason));
         }
+        assert!(!self.abdicating);
+        assert_ne!(recover.replica, self.replica);
         self.requests_in_flight.insert(request.client, request.request);
         self.recover = Some((recover, message.clone()));
         Ok(())
@@ -249,6 +260,7 @@ impl Replica {
 
     fn primary_seal_alone(&mut self, entry: &Entry, body: &[u8], effects: &mut Effects) {
         assert_eq!(entry.size as usize, body.len());
+        assert!(self.is_primary());
         let mut builder = MessageBuilder::new(crate::constants::ENTRY_SIZE + entry.size);
         builder.append(&entry.encode());
         builder.append(body);

@@ -8,14 +8,14 @@
 //!                           └─ a replication quorum, and `op` executed ──► effects.queries
 //! ```
 //!
-//! Every replication quorum meets every view-change quorum, and whoever has sent `do_view_change` is
-//! normal in this view no more. So when a replication quorum, this replica included, has answered a
-//! round that was begun after the query came, no later view had begun when it came: all that was
-//! acknowledged until then is committed in this view, up to `commit_max`, or lies in the log that
-//! the view began with. The round's `op` is the larger of the two ends, and the state that has
-//! executed it has all of that.
+//! Every replication quorum meets every view-change quorum, and whoever has sent `do_view_change`
+//! is normal in this view no more. So when a replication quorum, this replica included, has
+//! answered a round that was begun after the query came, no later view had begun when it came: all
+//! that was acknowledged until then is committed in this view, up to `commit_max`, or lies in the
+//! log that the view began with. The round's `op` is the larger of the two ends, and the state
+//! that has executed it has all of that.
 //!
-//! **Invariants:** one round is under way at a time, and it is begun after each of its queries came;
+//! **Invariants:** one round is under way at a time, and is begun after each of its queries came;
 //! only answers to it, or to a later one, count; a view that ends takes its queries along.
 //!
 //! **Not here:** queries while the log has room: they have a place in it. Execution (`executor`).

@@ -640,7 +640,10 @@ impl Replica {
                 !fresh
             }
             Status::Normal => {
-                if command.op <= self.op && self.is_born() && !self.wants_sync(command) {
+                // In one view a log is never cut: what lies above a late one may be acknowledged.
+                let is_late = command.op < self.op;
+                if self.is_born() && (is_late || command.op == self.op && !self.wants_sync(command))
+                {
                     self.ignore("on_start_view", "nothing new");
                     return true;
                 }

@@ -52,7 +52,7 @@ defects! {
     "timeout_is_not_done": "says of a request that was sent and not answered that it was not done",
     "lost_file_let_in": "takes over the place of the file that was there before, with an empty log",
     "genesis_by_quorum": "commits the genesis before all replicas have acknowledged it",
-    "recovered_votes_at_once": "votes with the empty log of a file that took the place of a lost one",
+    "recovered_votes_at_once": "votes with the empty log of a file in the place of a lost one",
     "second_genesis": "prepares a genesis for a cluster that is born, and acknowledges it",
     "block_reused_early": "uses a block again that the checkpoint before still refers to",
     "superblock_early": "switches its superblock to a checkpoint whose blocks are not durable",

@@ -379,7 +379,14 @@ impl Frame {
     /// Judges all slots of a replica that has peers.
     pub fn recover_many(&self, slots: &[Scanned]) -> Recovery {
         let rows = self.rows(slots);
-        let op_trusted = self.op_trusted(slots, &[]);
+        // A prepare whose entry is bad may have been acknowledged before the entry was damaged, so
+        // what is torn below it is not beyond the end of the log.
+        let op_doubtful = (slots.iter().zip(&rows))
+            .filter(|(slot, row)| slot.redundant.is_none() && row.many == Decision::Fix)
+            .filter_map(|(slot, _)| slot.prepare().filter(|prepare| !self.is_stale(prepare)))
+            .map(Header::op)
+            .max();
+        let op_trusted = self.op_trusted(slots, &[]).max(op_doubtful.unwrap_or(0));
         let range = op_trusted + 1..=self.op_prepare_max();
         let decision = |op: Op| rows[self.geometry.slot(op) as usize].many;
         let torn: Vec<Op> = range.clone().filter(|op| decision(*op) == Decision::Torn).collect();

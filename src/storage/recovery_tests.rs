@@ -131,6 +131,20 @@ fn prepare(cluster: ClusterId, view: View, op: Op, parent: &Header<Prepare>) -> 
 }
 
 #[test]
+fn a_whole_prepare_under_a_bad_entry_is_not_cut_above_a_torn_one() {
+    let mut rings = Rings::new();
+    rings.fill(9);
+    // Op 10 was repaired when the power failed; op 11 was acknowledged, and its entry is rotten.
+    rings.bad_body(10);
+    rings.put(11, true, true);
+    rings.bad_entry(11);
+    let recovery = rings.many();
+    assert_eq!(recovery.cut_torn, []);
+    assert_eq!(recovery.outcomes[11], Outcome::Fix);
+    assert_eq!(recovery.outcomes[10], Outcome::Faulty);
+}
+
+#[test]
 fn torn_in_the_first_lap_is_cut() {
     let mut rings = Rings::new();
     rings.fill(9);

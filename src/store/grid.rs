@@ -28,8 +28,9 @@ use crate::storage::{ReadResult, Request, Token};
 use crate::wire::{BlockRef, ClusterId, Op};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Writes in flight at most.
-pub(super) const WRITES_MAX: usize = 64;
+/// Writes in flight at most. Few: a write of the journal that comes later waits behind them, and
+/// with it every request that is in it.
+pub(super) const WRITES_MAX: usize = 4;
 /// Reads in flight at most, for the tree or for a walk.
 pub(super) const READS_MAX: usize = 64;
 /// Bytes in one write at most.

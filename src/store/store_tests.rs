@@ -872,6 +872,14 @@ fn cost_of_change(count: u32, changed: u32) -> (u64, u64) {
 
 #[test]
 fn a_checkpoint_costs_what_changed() {
+    for (count, changed) in [(100_000, 1000), (400_000, 4000), (400_000, 1000)] {
+        let (cost, blocks) = cost_of_change(count, changed);
+        println!(
+            "{changed} of {count} records changed: {} bytes written, of {} bytes in use",
+            cost * 4096,
+            blocks * 4096
+        );
+    }
     let (cost, blocks) = cost_of_change(100_000, 1000);
     assert!(blocks > 2500, "{blocks} blocks");
     // The leaves, the way to them, the free set and its tree, the root.

@@ -10,8 +10,8 @@
 //! ```
 //!
 //! The table that was in force before is kept as long as the op that changed it may yet be cut from
-//! the log. A recovery is asked for by a [`Recover`], which names the table that it changes, so that
-//! its prepare alone tells the table from its op on:
+//! the log. A recovery is asked for by a [`Recover`], which names the table that it changes, so
+//! that its prepare alone tells the table from its op on:
 //!
 //! ```text
 //! 0              8         9        16                 144

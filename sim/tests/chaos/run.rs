@@ -44,6 +44,8 @@ pub(crate) struct Totals {
     calls: Counts,
     compared: u64,
     undecided: u64,
+    /// How often a replica had no room for a checkpoint.
+    full: u64,
     power_losses: u64,
     sectors_lost: u64,
     flushes: u64,
@@ -57,6 +59,7 @@ impl Totals {
         self.calls.unknown += other.calls.unknown;
         self.compared += other.compared;
         self.undecided += other.undecided;
+        self.full += other.full;
         self.power_losses += other.power_losses;
         self.sectors_lost += other.sectors_lost;
         self.flushes += other.flushes;
@@ -69,10 +72,12 @@ impl fmt::Display for Totals {
         write!(
             f,
             "{} steps; calls: {done} done, {not_done} not done, {unknown} unknown; {} comparisons, \
-             {} keys undecided; {} disks lost power and {} sectors, after {} flushes",
+             {} keys undecided; {} times a full disk; {} disks lost power and {} sectors, after {} \
+             flushes",
             self.steps,
             self.compared,
             self.undecided,
+            self.full,
             self.power_losses,
             self.sectors_lost,
             self.flushes
@@ -159,6 +164,7 @@ pub(crate) fn run(seed: u64, replica_count: usize, duration: Duration) -> Totals
     for replica in 0..replica_count {
         let log = world.cluster.log(replica);
         assert!(!log.contains("panicked"), "replica {replica} panicked");
+        world.totals.full += log.matches("the store is full").count() as u64;
     }
     world.totals.flushes = world.disks.as_ref().map_or(0, Disks::flushes);
     println!("chaos: seed {seed}: {}", world.totals);

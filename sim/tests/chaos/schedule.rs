@@ -141,6 +141,13 @@ impl Plan {
             }
         };
         let mut drawing = Drawing { prng, replica_count, duration, steps: Vec::new() };
+        if kinds.contains(&Kind::Disk) {
+            // Before there is a grid: the first checkpoint finds no room.
+            let replica = drawing.replica();
+            let until = 2000 + drawing.prng.below(6000);
+            drawing.push(0, Action::Fill(replica));
+            drawing.push(until, Action::Empty(replica));
+        }
         let mut at = 500;
         while at < millis(duration) {
             let kind = kinds[drawing.prng.index(kinds.len())];

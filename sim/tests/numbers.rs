@@ -1,0 +1,133 @@
+//! Numbers: how long writes take while checkpoints are written and while none is, and how much
+//! memory the replicas take when their state is many times larger than their cache.
+//!
+//! ```text
+//!   op         0 … 7            8 … 31          of each interval of 32 ops (64 slots)
+//!              the checkpoint   none is
+//!              is written
+//! ```
+//!
+//! A run to report; without the variable it is a short one:
+//! `VSR_NUMBERS_WRITES=1000000 cargo test --release --test process numbers -- --nocapture`.
+//!
+//! **Invariants:** what a clock measured is printed, and nothing depends on it.
+
+use crate::harness::{Cluster, GEOMETRY, now};
+use std::fs;
+use std::thread;
+use std::time::Duration;
+use vsr::client::{Client, ClientConfig};
+use vsr::io::{MioIO, MioOptions};
+use vsr::state_machine::kv::Request;
+use vsr::storage::Geometry;
+
+const WRITES_DEFAULT: u64 = 20_000;
+const CLIENTS: u64 = 32;
+const CACHE_SIZE: u64 = 4 << 20;
+/// What a replica takes beside its cache at most: the program, queues, messages, sessions.
+const RESIDENT_MAX: u64 = CACHE_SIZE + (48 << 20);
+const SLOTS: u32 = 64;
+/// Ops behind a freeze that count as near it: a pipeline.
+const NEAR_OPS: u64 = 8;
+const TICK: Duration = Duration::from_millis(10);
+
+/// One acknowledged write: the op that carried it, and how long it took.
+type Sample = (u64, Duration);
+
+/// The writes of one client, each one to a place of its own, all over the key space.
+fn write(config: ClientConfig, client: u64, writes: u64) -> Vec<Sample> {
+    let io = MioIO::new(MioOptions::default()).expect("the system has descriptors");
+    let mut connection = Client::connect(io, config);
+    let mut samples = Vec::new();
+    for number in 0..writes {
+        // An odd factor: a permutation of all numbers of 32 bits.
+        let place = u32::try_from(number * CLIENTS + client).expect("fewer than 2^32");
+        let place = place.wrapping_mul(2_654_435_761);
+        let request = Request::put(&place.to_be_bytes(), &[b'v'; 100]).encode();
+        let begun = now();
+        let answer = connection.request(&request).expect("the cluster goes on");
+        samples.push((answer.op, begun.elapsed()));
+    }
+    connection.close();
+    samples
+}
+
+fn print_latencies(name: &str, latencies: &mut [Duration]) {
+    latencies.sort_unstable();
+    let count = latencies.len();
+    let quantile = |parts: usize| latencies[(count - 1) * parts / 1000];
+    println!(
+        "{name}: {count} writes, p50 {:?}, p90 {:?}, p99 {:?}, p99.9 {:?}, max {:?}",
+        quantile(500),
+        quantile(900),
+        quantile(990),
+        quantile(999),
+        quantile(1000)
+    );
+    let mut ticks = [0_u64; 11];
+    for latency in &*latencies {
+        let tick = latency.as_millis() / TICK.as_millis();
+        ticks[usize::try_from(tick).map_or(10, |tick| tick.min(10))] += 1;
+    }
+    let ticks: Vec<String> = ticks.iter().map(u64::to_string).collect();
+    println!("{name}: by ticks of 10 ms, the last is 100 ms and more: {}", ticks.join(" "));
+}
+
+/// Bytes of resident memory.
+fn resident(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("resident memory");
+    let kib = line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok());
+    kib.expect("a number of KiB") << 10
+}
+
+#[test]
+fn numbers_of_small_writes_over_many_checkpoints() {
+    let writes = std::env::var("VSR_NUMBERS_WRITES").ok();
+    let writes = writes.map_or(WRITES_DEFAULT, |text| text.parse().expect("a number"));
+    let geometry = Geometry { journal_slots: SLOTS, ..GEOMETRY };
+    let mut cluster = Cluster::formatted(3, geometry);
+    for launch in &mut cluster.launches {
+        launch.arguments = vec![format!("--cache-size={CACHE_SIZE}")];
+    }
+    cluster.start_all();
+    let primary = cluster.wait_available();
+    let begun = now();
+    let config = ClientConfig {
+        addresses: cluster.addresses(),
+        timeout: Duration::from_secs(60),
+        ..ClientConfig::default()
+    };
+    let samples: Vec<Sample> = thread::scope(|scope| {
+        let spawn = |client| {
+            let config = config.clone();
+            scope.spawn(move || write(config, client, writes / CLIENTS))
+        };
+        let threads: Vec<_> = (0..CLIENTS).map(spawn).collect();
+        threads.into_iter().flat_map(|thread| thread.join().expect("it wrote")).collect()
+    });
+    let seconds = begun.elapsed().as_secs_f64();
+    let status = cluster.wait_all();
+    let ops = status.replicas[primary].op;
+    let interval = u64::from(SLOTS) / 2;
+    println!(
+        "{} writes of {CLIENTS} clients in {seconds:.1} s, {ops} ops, {} checkpoints, view {}",
+        samples.len(),
+        ops / interval,
+        status.view
+    );
+    let latencies = |is_near: bool| {
+        let of = samples.iter().filter(|(op, _)| (op % interval < NEAR_OPS) == is_near);
+        of.map(|(_, latency)| *latency).collect::<Vec<_>>()
+    };
+    print_latencies("while a checkpoint is written", &mut latencies(true));
+    print_latencies("while none is", &mut latencies(false));
+    assert!(ops / interval > writes / 2000, "{ops} ops: the log did not go round");
+    for replica in 0..3 {
+        let memory = resident(cluster.pid(replica));
+        let file = fs::metadata(cluster.data(replica)).expect("the data file").len();
+        println!("replica {replica}: {memory} resident, cache {CACHE_SIZE}, file {file} bytes");
+        assert!(memory < RESIDENT_MAX, "{memory} bytes resident");
+    }
+    cluster.assert_alive();
+}
