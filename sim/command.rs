@@ -146,6 +146,18 @@ fn many(arguments: &Sim, count: u64) -> Result<u8, (u8, String)> {
         eprint!("\r{done} of {count}, {} failed, {} excused ", failed.len(), excused.len());
     }
     eprintln!("\n{}", speed.line());
+    assert_eq!(done, count, "each seed was run");
+    report::say(&format!("hash     {:016x}", speed.hash()));
+    Ok(judge_many(count, failed, excused, &flags))
+}
+
+/// What many runs came to, on stdout, and as an exit status.
+fn judge_many(
+    count: u64,
+    mut failed: Vec<(u64, i32, String)>,
+    mut excused: Vec<(u64, String)>,
+    flags: &str,
+) -> u8 {
     failed.sort();
     for (_, status, last) in &failed {
         report::say(&format!("{status} {last}"));
@@ -155,15 +167,13 @@ fn many(arguments: &Sim, count: u64) -> Result<u8, (u8, String)> {
         report::say(&format!("seed {seed}: {line}"));
     }
     report::say(&format!("excused {}", excused.len()));
-    report::say(&format!("hash     {:016x}", speed.hash()));
-    assert_eq!(done, count, "each seed was run");
     if failed.is_empty() {
         report::say(&format!("PASSED {count} seeds{flags}"));
-        return Ok(0);
+        return 0;
     }
     report::say(&format!("FAILED {} of {count} seeds{flags}", failed.len()));
     let status = failed.iter().map(|(_, status, _)| *status).max().unwrap_or(STATUS_CRASH);
-    Ok(u8::try_from(status).unwrap_or(u8::MAX))
+    u8::try_from(status).unwrap_or(u8::MAX)
 }
 
 fn spawn(program: &std::path::Path, seed: u64, arguments: &Sim) -> std::io::Result<Child> {

@@ -27,6 +27,7 @@
 use super::executor::Loaded;
 use super::{Effects, Replica, Status};
 use crate::fatal::{Fatal, FatalKind};
+use crate::storage::SuperblockState;
 use crate::wire::{BlockRef, Message, Op, ReplicaIndex, RequestBlocks, StartView};
 
 /// Ticks without progress in execution, though there is something to execute, after which what is
@@ -75,7 +76,10 @@ pub(super) struct Checkpoints {
 }
 
 impl Checkpoints {
-    pub(super) fn new(current: BlockRef, previous: BlockRef, op_complete: Op) -> Self {
+    /// What the superblock says.
+    pub(super) fn new(state: &SuperblockState) -> Self {
+        let (current, op_complete) = (state.checkpoint, state.op_complete);
+        let previous = state.checkpoint_previous;
         assert!(previous.op < current.op || current.is_none());
         assert!(op_complete <= current.op);
         let loading = !current.is_none();

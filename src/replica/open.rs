@@ -47,11 +47,7 @@ impl Replica {
             view: state.view,
             log_view: state.log_view,
             op: 0,
-            checkpoints: Checkpoints::new(
-                state.checkpoint,
-                state.checkpoint_previous,
-                state.op_complete,
-            ),
+            checkpoints: Checkpoints::new(&state),
             commit_min: state.op_checkpoint(),
             commit_max: state.commit_max,
             chain_min: 0,

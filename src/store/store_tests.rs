@@ -3,7 +3,7 @@
 //! A history is a function of its seed: which batch an op applies. So any store can be at any op,
 //! and two stores are compared by the references of their checkpoints, which cover every byte.
 
-use super::grid::WRITES_MAX;
+use super::grid::{READS_MAX, WRITES_MAX};
 use super::page::{Page, Value};
 use super::value::{value_children, value_levels};
 use super::*;
@@ -209,7 +209,7 @@ impl Node {
             assert_eq!(self.store.checkpoint(), checkpoint);
             self.protect();
         }
-        assert!(self.disk.pending.len() <= 4 * WRITES_MAX);
+        assert!(self.disk.pending.len() <= 4 * READS_MAX + WRITES_MAX);
     }
 
     fn submit(&mut self) {
