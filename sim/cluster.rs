@@ -791,6 +791,22 @@ impl Cluster {
         states
     }
 
+    /// Shows the checkers what lies in the slots of a core that has agreed.
+    pub(crate) fn show_journals(&mut self, core: &[usize]) {
+        let slots = u64::from(self.options.geometry().journal_slots);
+        for &index in core {
+            let Some(server) = &self.replicas[index].server else { continue };
+            let replica = server.replica();
+            let disk = &self.world.borrow().disks[index];
+            for op in replica.op_checkpoint() + 1..=replica.commit_min() {
+                if !disk.is_hurt(u32::try_from(op % slots).expect("of few slots")) {
+                    let index = u8::try_from(index).expect("at most six");
+                    self.checkers.on_slot(index, op, disk.prepare_of(op));
+                }
+            }
+        }
+    }
+
     fn judge_ledgers(&mut self, core: &[usize]) {
         let accounts = self.checkers.ledger_accounts();
         for &index in core {

@@ -41,11 +41,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::ops::Range;
 use std::rc::Rc;
-use vsr::constants::{HEADERS_PER_SECTOR, SECTOR_SIZE};
+use vsr::constants::{HEADER_SIZE, HEADERS_PER_SECTOR, SECTOR_SIZE};
 use vsr::io::{Event, FileToken, OpenError};
 use vsr::stdx::{AlignedBuffer, Prng};
 use vsr::storage::layout::{SUPERBLOCK_COPIES, SUPERBLOCK_COPY_SIZE};
 use vsr::storage::{Geometry, Layout};
+use vsr::wire::{Header, Message, Op, Prepare, PrepareId};
 
 #[cfg(test)]
 #[path = "scenarios/hooks_disk.rs"]
@@ -499,6 +500,19 @@ impl Disk {
     // ---- sectors
 
     /// Fills in what is there, between zeros that are there already.
+    /// The prepare that lies whole in the slot of `op`.
+    pub(crate) fn prepare_of(&self, op: Op) -> Option<PrepareId> {
+        let Geometry { journal_slots, message_size, .. } = self.layout.geometry;
+        let slot = u32::try_from(op % u64::from(journal_slots)).expect("a slot");
+        let mut buffer = AlignedBuffer::zeroed(message_size);
+        self.load(self.layout.prepare_offset(slot) / SECTOR as u64, &mut buffer);
+        let bytes = buffer.as_ref();
+        let header: &[u8; HEADER_SIZE as usize] = bytes.first_chunk().expect("a sector at least");
+        let size = Header::<Prepare>::decode_prepare(header).ok()?.size as usize;
+        let message = Message::decode(Bytes::copy_from_slice(bytes.get(..size)?)).ok()?;
+        Some(message.prepare_header().id())
+    }
+
     fn load(&self, first: u64, buffer: &mut AlignedBuffer) {
         let first = usize::try_from(first).expect("a sector");
         let count = buffer.len() / SECTOR;

@@ -150,7 +150,10 @@ pub(crate) fn run(seed: u64, options: Options, is_logged: bool) -> Outcome {
         }
     }
     let finals = match (&failure, excuse) {
-        (None, None) => cluster.finals(&core),
+        (None, None) => {
+            cluster.show_journals(&core);
+            cluster.finals(&core)
+        }
         _ => Vec::new(),
     };
     let reports = cluster.checkers.finish(&finals);

@@ -40,6 +40,11 @@ impl Commits {
         self.executed[usize::from(replica)] = 0;
     }
 
+    /// What everybody executed at `op`, if somebody was seen to.
+    pub(super) fn executed(&self, op: Op) -> Option<PrepareId> {
+        self.chain.get(usize::try_from(op).ok()?.checked_sub(1)?).copied()
+    }
+
     pub(super) fn on_commit(&mut self, replica: u8, commit: &Commit) -> Result<(), String> {
         let result = self.check_commit(replica, commit);
         self.failure.note(result)

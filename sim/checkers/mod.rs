@@ -33,6 +33,7 @@ mod commits;
 mod digests;
 mod effects;
 mod history;
+mod journal;
 mod ledger;
 mod linearizability;
 mod monotonic;
@@ -47,6 +48,7 @@ use commits::Commits;
 use digests::Digests;
 use effects::Effects;
 use history::History;
+use journal::Journal;
 use ledger::Ledger;
 use monotonic::Monotonic;
 use replies::Replies;
@@ -63,6 +65,7 @@ pub(crate) struct Checkers {
     commits: Commits,
     digests: Digests,
     checkpoints: Checkpoints,
+    journal: Journal,
     monotonic: Monotonic,
     replies: Replies,
     history: History,
@@ -146,6 +149,7 @@ impl Checkers {
             commits: Commits::new(replica_count),
             digests: Digests::new(replica_count),
             checkpoints: Checkpoints::new(replica_count),
+            journal: Journal::default(),
             monotonic: Monotonic::new(replica_count),
             replies: Replies::default(),
             history: History::default(),
@@ -214,6 +218,16 @@ impl Checkers {
         result.map_err(|reason| format!("tick {tick}: {reason}"))
     }
 
+    /// At the end, this lies in the slot of an op that the replica has executed, and that nothing
+    /// has hurt. An op that nobody was seen to execute is left out.
+    pub(crate) fn on_slot(&mut self, replica: u8, op: Op, on_disk: Option<PrepareId>) {
+        assert!(replica < self.replica_count);
+        if let Some(expected) = self.commits.executed(op) {
+            // It is told by the report.
+            let _ = self.journal.on_slot(replica, expected, on_disk);
+        }
+    }
+
     /// The replica's process ended, in whatever way; the next events are of another one on the same
     /// disk.
     pub(crate) fn on_restart(&mut self, replica: u8) {
@@ -278,6 +292,7 @@ impl Checkers {
             self.commits.report(),
             self.digests.report(),
             self.checkpoints.report(),
+            self.journal.report(),
             self.monotonic.report(),
             self.replies.report(),
         ];
