@@ -14,8 +14,9 @@
 //! no more of it. A lone replica opens so, or names an op that is lost.
 //!
 //! Asserted of histories: an acknowledged prepare that did not rot is clean after every crash; one
-//! that did is not nackable; nothing is in the log that is not of the newest view's log; without
-//! rot and gaps nothing is faulty, and a lone replica opens.
+//! that did is not nackable; nothing is in the log that is not of the newest view's log, unless the
+//! marker of its cut rotted and the superblock's head covers its op; without rot and gaps nothing
+//! is faulty, and a lone replica opens.
 //!
 //! Planted: of contents, a slot that held a whole prepare and its header is formatted; of a
 //! history, the write of a body is lost and reported as done.
@@ -293,6 +294,8 @@ struct History {
     rotten_entries: BTreeSet<u32>,
     /// Acknowledged ops that rot has taken, and that are not written anew yet.
     lost: BTreeSet<Op>,
+    /// Ops of which a prepare that was cut is back, because its marker rotted.
+    unmarked: BTreeSet<Op>,
     /// Something rotted, or was written in another order than that of the log.
     has_gaps: bool,
     requests: Vec<Request>,
@@ -319,6 +322,7 @@ impl History {
             rotten_bodies: BTreeSet::new(),
             rotten_entries: BTreeSet::new(),
             lost: BTreeSet::new(),
+            unmarked: BTreeSet::new(),
             has_gaps: false,
             requests: Vec::new(),
             plant,
@@ -419,6 +423,7 @@ impl History {
             assert_eq!(id, self.id(id.op), "a prepare of another log");
             self.acknowledged.insert(id.op);
             self.lost.remove(&id.op);
+            self.unmarked.remove(&id.op);
         }
     }
 
@@ -522,7 +527,15 @@ impl History {
         for op in self.op_checkpoint + 1..=journal.op_prepare_max() {
             if let Some(header) = journal.header(op) {
                 assert!(op <= self.op(), "op {op} is not in the log");
-                assert_eq!(header.id(), self.id(op), "op {op} of another log");
+                let is_other = header.id() != self.id(op);
+                let lost_marker = self.rotten_entries.contains(&GEOMETRY.slot(op));
+                if is_other && (lost_marker || self.unmarked.contains(&op)) {
+                    // Its marker rotted, and the superblock names the one that counts.
+                    assert!(op <= self.op_head_view && header.view.0 < self.view, "op {op}");
+                    self.unmarked.insert(op);
+                } else {
+                    assert!(!is_other, "op {op} of another log: {:?}", header.id());
+                }
             }
             if self.acknowledged.contains(&op) {
                 let header = self.message(op).prepare_header();

@@ -81,10 +81,10 @@ fn session_opened_just_before_the_primary_dies_is_not_evicted() {
         let session = Raw::connect(addresses[primary], 100 + round).register();
         cluster.kill(primary);
         let body = Request::put(b"round", round.to_string().as_bytes()).encode();
-        let put = backups[0].request(session, 1, Operation::Apply, &body);
         // Again and again: the successor is to be asked in its very first moment.
         let reply = wait_for("a reply", DEADLINE, || {
             for raw in &mut backups {
+                let put = raw.request(session, 1, Operation::Apply, &body);
                 assert!(raw.send(put.as_bytes()));
                 if let Incoming::Message(message) = raw.receive(Duration::from_millis(1)) {
                     match message.header().command {

@@ -78,7 +78,7 @@ cases! {
         "delay_mean=1000" "session_calls=1000" "requests=1000";
     "uncertain_head_votes":
         "replicas=3" "write_corrupt=100000" "unreadable=100000" "rolling=10000" "crash=5000"
-        "restart_mean=300000";
+        "restart_mean=300000" "slots=64" "requests=1000" "think_mean=1000" "disk_full=0";
     "restart_forgets_uncommitted": "replicas=3" "crash=5000" "restart_mean=300000";
     "commit_is_op":
         "crash=1000" "partition=5000" "partition_isolate=1" "delay_mean=30000" "think_mean=1000";

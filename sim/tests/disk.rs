@@ -171,9 +171,7 @@ fn log_goes_round_and_whoever_was_away_takes_over_a_checkpoint() {
     let mut raw = Raw::connect(cluster.addresses()[primary], 77);
     let session = raw.register();
     let first = KvRequest::put(b"first", b"value").encode();
-    let first = raw.request(session, 1, Operation::Apply, &first);
-    assert!(raw.send(first.as_bytes()));
-    let answer = raw.reply();
+    let answer = raw.ask(session, 1, Operation::Apply, &first);
     cluster.kill((primary + 1) % 3);
     let mut kv = Kv::connect(&cluster.addresses(), PATIENCE);
     for number in 0..400 {
@@ -190,8 +188,7 @@ fn log_goes_round_and_whoever_was_away_takes_over_a_checkpoint() {
     cluster.start_all();
     cluster.wait_all();
     let mut again = Raw::connect(cluster.addresses()[cluster.wait_available()], 77);
-    assert!(again.send(first.as_bytes()));
-    assert_eq!(again.reply(), answer);
+    assert_eq!(again.ask(session, 1, Operation::Apply, &first), answer);
     let stored = kv.scan("key-").expect("all of them");
     kv.close();
     assert_eq!(stored.len(), 400);

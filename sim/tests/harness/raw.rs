@@ -20,6 +20,8 @@ use vsr::wire::{
 pub(crate) struct Raw {
     pub(crate) stream: TcpStream,
     client: ClientId,
+    /// The newest view that was heard of: a primary takes a request in the view it names alone.
+    view: View,
 }
 
 /// What came, or did not.
@@ -38,7 +40,7 @@ impl Raw {
     pub(crate) fn connect(address: SocketAddr, client: u128) -> Self {
         let stream = TcpStream::connect_timeout(&address, DEADLINE).expect("a replica listens");
         stream.set_nodelay(true).expect("a socket option");
-        Self { stream, client: ClientId(client) }
+        Self { stream, client: ClientId(client), view: View(0) }
     }
 
     /// A request of this client.
@@ -51,7 +53,7 @@ impl Raw {
     ) -> Message {
         let author = Author {
             cluster: ClusterId(0),
-            view: View(0),
+            view: self.view,
             replica: ReplicaIndex(0),
             incarnation: 0,
         };
@@ -81,6 +83,7 @@ impl Raw {
             other => panic!("a message without its end: {other:?}"),
         }
         let message = Message::decode(Bytes::from(bytes)).expect("a replica sends valid messages");
+        self.view = self.view.max(header.view);
         Incoming::Message(Box::new(message))
     }
 
@@ -104,9 +107,32 @@ impl Raw {
     /// Opens a session and returns its number.
     #[track_caller]
     pub(crate) fn register(&mut self) -> u64 {
-        let register = self.request(0, 0, Operation::Register, &[]);
-        assert!(self.send(register.as_bytes()));
-        self.reply().0.session
+        self.ask(0, 0, Operation::Register, &[]).0.session
+    }
+
+    /// Sends a request to a primary, again if it names an older view, and returns the reply.
+    #[track_caller]
+    pub(crate) fn ask(
+        &mut self,
+        session: u64,
+        request: u64,
+        operation: Operation,
+        body: &[u8],
+    ) -> (Reply, Bytes) {
+        let start = now();
+        while start.elapsed() < DEADLINE {
+            let message = self.request(session, request, operation, body);
+            assert!(self.send(message.as_bytes()));
+            match self.receive(DEADLINE) {
+                Incoming::Message(message) => {
+                    if let Command::Reply(reply) = message.header().command {
+                        return (reply, Bytes::copy_from_slice(message.body()));
+                    }
+                }
+                other => panic!("a reply was expected, not {other:?}"),
+            }
+        }
+        panic!("no reply within {DEADLINE:?}");
     }
 
     /// Whether the replica closes this connection within `timeout`; what it says before is ignored.
