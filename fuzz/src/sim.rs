@@ -410,12 +410,14 @@ impl World {
         let client = ClientId(self.clients);
         let operation = Operation::Apply as u8;
         let command = vsr::wire::Request { client, session: 1, request: 1, operation };
-        let author =
-            Author { cluster: CLUSTER, view: View(0), replica: ReplicaIndex(0), incarnation: 0 };
-        let message = Message::new(&author, command, &[1; 40]);
-        let header = message.header().with(command);
         for index in 0..self.count() {
             self.act(index, |replica, _| {
+                // A primary takes a request in the view that it names alone.
+                let (view, replica_index) = (replica.view(), ReplicaIndex(0));
+                let author =
+                    Author { cluster: CLUSTER, view, replica: replica_index, incarnation: 0 };
+                let message = Message::new(&author, command, &[1; 40]);
+                let header = message.header().with(command);
                 if replica.route(&header) == Route::Primary {
                     // A full queue drops it, and the client would try again.
                     let _ = replica.gather(&message);

@@ -7,7 +7,7 @@
 //! ```text
 //!                     ┌── a start_view, fresh or of a newer view ──► normal
 //!   recovering_head ──┤
-//!                     └── do_view_changes for a view above its own ──► head certain ──► view change
+//!                     └── do_view_changes for a higher view ──► head certain ──► view change
 //! ```
 //!
 //! The second way out is for a cluster that has no log to give, because its view change waits for
