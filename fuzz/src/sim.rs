@@ -28,7 +28,7 @@ use vsr::replica::{Effects, Now, Replica, Route, Status};
 use vsr::stdx::{Prng, Ratio};
 use vsr::storage::{Geometry, Layout, Request, SuperblockState, Token};
 use vsr::wire::{
-    Author, ClientId, Command, Header, Message, Op, Operation, PrepareId, ReplicaIndex, View,
+    Author, ClientId, Command, Header, Message, Op, Operation, PrepareId, ReplicaIndex,
 };
 
 const GEOMETRY: Geometry = Geometry {
