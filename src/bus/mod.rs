@@ -56,7 +56,11 @@ mod receive;
 mod send_queue;
 
 #[cfg(test)]
+mod soak_tests;
+#[cfg(test)]
 mod test_io;
+#[cfg(test)]
+mod test_process;
 #[cfg(test)]
 mod tests;
 

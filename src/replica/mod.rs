@@ -52,7 +52,11 @@ pub mod sessions;
 #[cfg(test)]
 mod cluster_tests;
 #[cfg(test)]
+mod incarnations_tests;
+#[cfg(test)]
 mod replica_tests;
+#[cfg(test)]
+mod test_bench;
 
 pub use checkpoint::{BLOCKS_WANTED_MAX, CheckpointLoad};
 pub use effects::Effects;
