@@ -346,6 +346,45 @@ fn a_client_takes_no_more_of_a_turn_than_its_answers_have_room() {
 }
 
 #[test]
+fn a_client_that_asks_in_vain_takes_one_turn_of_a_tick() {
+    let (_world, mut process, mut raw) = alone(|_| {});
+    let greedy = raw.connect_raw(address(1));
+    raw.send_raw(greedy, request(7, 0, 0).as_bytes());
+    let modest = raw.connect_raw(address(1));
+    raw.send_raw(modest, request(8, 0, 0).as_bytes());
+    process.turn();
+    assert_eq!(process.take_numbers(), [0, 0]);
+    for number in 1..=20 {
+        raw.send_raw(greedy, request(7, number, 0).as_bytes());
+        raw.send_raw(modest, request(8, 100 + number, 0).as_bytes());
+    }
+    let mut greedy_numbers = Vec::new();
+    for tick in 0..5 {
+        process.events();
+        // A tick is many turns of the loop.
+        for _ in 0..50 {
+            process.bus.receive(&mut process.io, &mut process.received);
+            process.bus.flush(&mut process.io);
+            // All that one of them asks for is refused.
+            process.bus.rest(ClientId(7));
+        }
+        let numbers = process.take_numbers();
+        let (modest, greedy): (Vec<u64>, _) = numbers.iter().partition(|number| **number > 100);
+        assert_eq!(modest.len(), if tick == 0 { 20 } else { 0 }, "{numbers:?}");
+        assert!(greedy.len() <= CLIENT_QUEUE_COUNT_MAX, "{numbers:?}");
+        greedy_numbers.extend(greedy);
+        process.bus.tick(&mut process.io);
+        assert!(process.bus.has_more() || tick == 4);
+    }
+    assert_eq!(greedy_numbers, (1..=20).collect::<Vec<u64>>(), "late, and all of them");
+    raw.close(greedy);
+    process.bus.rest(ClientId(7));
+    process.turns(3);
+    process.bus.rest(ClientId(7));
+    assert!(process.bus.resting.is_empty(), "it is gone");
+}
+
+#[test]
 fn queues_are_bounded() {
     let (_world, mut process, mut raw) = alone(|_| {});
     assert_eq!(process.bus.send(client(7), &reply(1, 7, 0, 0)), Err(Dropped::NotConnected));
