@@ -2,6 +2,7 @@
 
 use super::test_bench::*;
 use super::*;
+use crate::constants::{NUMBER_MAX, VIEW_MAX};
 use crate::wire::{
     Commit, DoViewChange, Header, Headers, Operation, Prepare, PrepareOk, RequestHeaders,
     RequestPrepare, RequestStartView, StartViewChange,
@@ -240,7 +241,7 @@ fn start_view_names_only_what_the_selection_named() {
 
 #[test]
 fn ping_of_a_higher_view_raises_the_view_and_not_the_log_view() {
-    for view in [1, 255, 256, 1 << 20, u32::MAX - 2] {
+    for view in [1, 255, 256, 1 << 20, VIEW_MAX - 2] {
         let log = log_of(&[0]);
         let mut bench = Bench::with_log(2, &log, 0, 2);
         bench.receive(&ping(&author(0, view), GEOMETRY, incarnation(2)));
@@ -754,7 +755,7 @@ fn stray(prng: &mut Prng, log: &[Message], committed: usize, bench: &Bench) -> M
     let len = committed + prng.index(log.len() - committed + 1);
     let any = &log[prng.index(log.len())];
     let known = &log[prng.index(committed)];
-    let op = prng.below(80);
+    let op = if prng.below(10) == 0 { NUMBER_MAX - 1 - prng.below(3) } else { prng.below(80) };
     let small = |prng: &mut Prng| prng.below(6);
     let other = PrepareId { op: op + 1, view: View(0), checksum: 1, checksum_body: 2 };
     let command: Command = match prng.below(17) {
@@ -780,7 +781,8 @@ fn stray(prng: &mut Prng, log: &[Message], committed: usize, bench: &Bench) -> M
         10 => StartViewChange {}.into(),
         11 => RequestStartView { nonce: 1 + op }.into(),
         12 => {
-            RequestHeaders { op_min: op, op_max: op + small(prng) * (prng.next_u64() >> 20) }.into()
+            let op_max = (op + small(prng) * (prng.next_u64() >> 20)).min(NUMBER_MAX);
+            RequestHeaders { op_min: op, op_max }.into()
         }
         13 => RequestPrepare { prepare: if op < 40 { id(any) } else { other } }.into(),
         14 => Pong { ping_timestamp_monotonic: op, timestamp_realtime: prng.next_u64() }.into(),
