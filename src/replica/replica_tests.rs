@@ -90,7 +90,7 @@ fn next(view: u32, parent: &Message, commit: Op, client: u128) -> Message {
 
 /// The log of `views`, op 1 being the genesis: `log[op - 1]`. Each was prepared with the pipeline
 /// full.
-fn log_of(views: &[u32]) -> Vec<Message> {
+pub(super) fn log_of(views: &[u32]) -> Vec<Message> {
     let mut log = vec![genesis(&table(3))];
     for (client, view) in (1..).zip(views) {
         let commit = (log.len() as Op + 1).saturating_sub(u64::from(GEOMETRY.pipeline));
@@ -135,7 +135,7 @@ fn do_view_change(
     Message::new(&author(replica, view), command, &set.encode())
 }
 
-fn commit(view: u32, prepare: &Message, round: u64) -> Message {
+pub(super) fn commit(view: u32, prepare: &Message, round: u64) -> Message {
     let command = Commit { commit: id(prepare), round, ..Commit::default() };
     message(View(view).primary(3).0, view, command)
 }
@@ -156,7 +156,7 @@ fn ping(from: &Author, geometry: Geometry, incarnation_target: u64) -> Message {
     Message::new(from, command, &[])
 }
 
-const GEOMETRY: Geometry = Geometry {
+pub(super) const GEOMETRY: Geometry = Geometry {
     message_size: 4096,
     journal_slots: 64,
     block_size: 4096,
@@ -164,14 +164,14 @@ const GEOMETRY: Geometry = Geometry {
     clients_max: 64,
 };
 
-struct Bench {
+pub(super) struct Bench {
     disk: Disk,
-    replica: Replica,
+    pub(super) replica: Replica,
     /// Not complete yet.
     pending: Vec<Request>,
     sent: Vec<(ReplicaIndex, Message)>,
     executed: Vec<Op>,
-    fatal: bool,
+    pub(super) fatal: bool,
     starts: u64,
 }
 
@@ -214,7 +214,7 @@ impl Bench {
     }
 
     /// Replica `index`, born, its log `log` executed up to `commit_max`, normal in `view`.
-    fn with_log(index: u8, log: &[Message], view: u32, commit_max: Op) -> Self {
+    pub(super) fn with_log(index: u8, log: &[Message], view: u32, commit_max: Op) -> Self {
         let mut bench = Self::formatted(index, table(3), 0);
         bench.receive(&start_view(log, view, commit_max, 0));
         for message in log {
@@ -239,6 +239,7 @@ impl Bench {
             self.pending.append(&mut effects.requests);
             self.sent.append(&mut effects.sends);
             effects.client_sends.clear();
+            effects.checkpoint_durable = None;
             if let Some(prepare) = effects.commit.take() {
                 let op = prepare.prepare_header().op();
                 self.executed.push(op);
@@ -247,13 +248,13 @@ impl Bench {
         }
     }
 
-    fn act(&mut self, act: impl FnOnce(&mut Replica, &mut Effects)) {
+    pub(super) fn act(&mut self, act: impl FnOnce(&mut Replica, &mut Effects)) {
         let mut effects = Effects::default();
         act(&mut self.replica, &mut effects);
         self.take(&mut effects);
     }
 
-    fn receive(&mut self, message: &Message) {
+    pub(super) fn receive(&mut self, message: &Message) {
         // What a receiver would refuse to decode proves nothing.
         let decoded = Message::decode(message.bytes()).unwrap();
         self.act(|replica, effects| replica.on_message(&decoded, effects));
@@ -284,14 +285,14 @@ impl Bench {
         true
     }
 
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         self.act(Replica::on_turn_end);
         while self.complete(|_| true) {
             self.act(Replica::on_turn_end);
         }
     }
 
-    fn ticks(&mut self, count: u64) {
+    pub(super) fn ticks(&mut self, count: u64) {
         for _ in 0..count {
             self.tick();
             self.settle();
@@ -299,12 +300,12 @@ impl Bench {
     }
 
     /// How many messages with this name went out, and forgets all.
-    fn drain_sent(&mut self, name: &str) -> usize {
+    pub(super) fn drain_sent(&mut self, name: &str) -> usize {
         let sent = std::mem::take(&mut self.sent);
         sent.iter().filter(|(_, message)| message.header().command.name() == name).count()
     }
 
-    fn count_sent(&self, name: &str) -> usize {
+    pub(super) fn count_sent(&self, name: &str) -> usize {
         self.sent.iter().filter(|(_, message)| message.header().command.name() == name).count()
     }
 
@@ -338,7 +339,7 @@ fn request(client: u128, number: u64) -> Message {
 }
 
 /// Replica 1, primary of view 1 with the log of view 0, everything committed.
-fn primary() -> (Bench, Vec<Message>) {
+pub(super) fn primary() -> (Bench, Vec<Message>) {
     let log = log_of(&[0, 0]);
     let mut bench = Bench::with_log(1, &log, 0, 3);
     bench.votes_of_others(2);
