@@ -255,11 +255,13 @@ impl Disk {
         if self.exists { Ok(()) } else { Err(OpenError::NotFound) }
     }
 
-    /// Creates the file, whose writes are spared until [`Disk::end_creation`].
+    /// Creates the file, empty, whose writes are spared all but a want of room until
+    /// [`Disk::end_creation`].
     pub(crate) fn create(&mut self) -> Result<(), OpenError> {
         if self.exists {
             return Err(OpenError::Exists);
         }
+        self.sectors.clear();
         self.exists = true;
         self.is_new = true;
         Ok(())
@@ -268,6 +270,7 @@ impl Disk {
     /// The file is complete: from now on it is as good as the disk is.
     pub(crate) fn end_creation(&mut self) {
         assert!(self.exists && self.is_new);
+        assert_eq!(self.sectors.len(), self.sector_count());
         self.is_new = false;
         self.slots_used = 0;
     }

@@ -5,8 +5,9 @@
 //!
 //! **Not here:** how a replica is driven (`golden_world`).
 
-use super::golden_world::{ClientRequest, Party, World};
-use vsr::wire::{Operation, View};
+use super::golden_world::{ClientRequest, Party, World, genesis_table};
+use vsr::replica::Status;
+use vsr::wire::{Operation, Recover, ReplicaIndex, View};
 
 /// A sub-protocol, shown.
 #[derive(Debug, Clone, Copy)]
@@ -40,6 +41,7 @@ pub(super) const ALL: &[Scenario] = &[
     Scenario { name: "repair", omits: &[], play: repair },
     Scenario { name: "genesis", omits: &["pong"], play: genesis },
     Scenario { name: "genesis_replaced", omits: &["pong"], play: genesis_replaced },
+    Scenario { name: "recover", omits: GOSSIP, play: recover },
     Scenario { name: "restart_backup", omits: GOSSIP, play: restart_backup },
     Scenario { name: "restart_primary", omits: GOSSIP, play: restart_primary },
     Scenario { name: "restart_head", omits: GOSSIP, play: restart_head },
@@ -302,6 +304,48 @@ fn genesis_replaced() -> String {
     world.settle();
     world.say("What a member says of the view tells it whom the cluster knows.");
     world.tick_until(|world| !world.is_up(2));
+    world.finish()
+}
+
+fn recover() -> String {
+    let mut world = World::born(1);
+    world.record();
+    world.say("The file of replica 1 is lost. It is not heard for 3 s.");
+    world.crash(1);
+    world.lose(1);
+    world.skip(320);
+    world.say("The operator, a client: do the others work together, and is it really gone?");
+    world.request_status(9, 0);
+    world.request_status(9, 2);
+    world.settle();
+    world.say("The new file is there but for its superblock. Now it asks.");
+    world.register(9, 0);
+    world.settle();
+    let replica = ReplicaIndex(1);
+    let recover = Recover { replica, incarnation: 301, table: genesis_table() };
+    let body = recover.encode();
+    let operation = Operation::Recover;
+    let request = ClientRequest { view: 0, session: 3, request: 1, operation, body: &body };
+    world.request(9, 0, &request);
+    world.settle();
+    let op = world.replica(0).op();
+    let request = 2;
+    let operation = Operation::Deregister;
+    world.request(9, 0, &ClientRequest { view: 0, session: 3, request, operation, body: &[] });
+    world.settle();
+    world.say("In which view was that? A view-change quorum of the others knows.");
+    world.request_status(9, 0);
+    world.request_status(9, 2);
+    world.settle();
+    world.say("In view 0 at most: the superblock says view 2. Replica 1 starts.");
+    world.recovered(&recover, op, 2);
+    world.start(1);
+    world.settle();
+    world.tick_until(|world| {
+        world.replica(1).status() == Status::Normal
+            && world.is_level()
+            && world.replica(1).ops_to_repair() == 0
+    });
     world.finish()
 }
 

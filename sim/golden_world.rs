@@ -19,15 +19,16 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt::{self, Write};
 use vsr::replica::executor::{Admission, ClientReply, CommitOutcome, Executor};
-use vsr::replica::{Effects, Now, Replica, Route, Status};
+use vsr::replica::{Effects, Now, Replica, Route, Status, is_recover};
 use vsr::state_machine::kv::{self, Kv};
 use vsr::stdx::{AlignedBuffer, Prng};
 use vsr::storage::{
     Format, Geometry, Layout, Opening, ReadResult, Request as DiskRequest, SuperblockState, Token,
 };
 use vsr::wire::{
-    Author, ClientId, ClusterId, Command, Eviction, EvictionReason, Header, HeaderSet, Message, Op,
-    Operation, PingClient, RejectReason, ReplicaIndex, Request, View, decode_headers,
+    Author, ClientId, ClusterId, Command, Eviction, EvictionReason, Header, HeaderSet,
+    IncarnationTable, Message, Op, Operation, PingClient, Recover, RejectReason, ReplicaIndex,
+    Request, RequestStatus, StatusReport, View, decode_headers,
 };
 
 const CLUSTER: ClusterId = ClusterId(7);
@@ -243,6 +244,32 @@ impl World {
         self.event(replica, "is formatted again");
     }
 
+    /// The file is lost, and nothing is in its place.
+    pub(super) fn lose(&mut self, replica: u8) {
+        let node = &mut self.nodes[usize::from(replica)];
+        assert!(node.process.is_none());
+        node.disk.clear();
+        self.event(replica, "has lost its file");
+    }
+
+    /// The superblock of the file in its place is written: it begins in `view`, and op `op` wrote
+    /// the table that names it.
+    pub(super) fn recovered(&mut self, recover: &Recover, op: Op, view: u32) {
+        let Recover { replica, incarnation, .. } = *recover;
+        let state = SuperblockState::formatted(CLUSTER, replica, REPLICAS, incarnation, GEOMETRY);
+        let state = SuperblockState::recovered(state, View(view), recover.table_at(op));
+        self.nodes[replica.index()].disk = format(&state);
+        self.event(replica.0, &format!("has a file of incarnation {incarnation}, view {view}"));
+    }
+
+    /// A client asks how a replica is.
+    pub(super) fn request_status(&mut self, client: u128, to: u8) {
+        let author =
+            Author { cluster: CLUSTER, view: View(0), replica: ReplicaIndex(0), incarnation: 0 };
+        let message = Message::new(&author, RequestStatus { client: ClientId(client) }, &[]);
+        self.post(Party::Client(client), Party::Replica(to), message);
+    }
+
     /// Lets `ticks` pass and leaves out what happens.
     pub(super) fn skip(&mut self, ticks: u64) {
         self.say(&format!("{ticks} ticks are left out."));
@@ -410,6 +437,13 @@ impl World {
                     self.post(Party::Replica(replica), Party::Client(ping.client.0), pong);
                 }
             }
+            Command::RequestStatus(request) => {
+                let Process { replica: core, executor } =
+                    self.nodes[usize::from(replica)].process.as_ref().expect("it is up");
+                let (sessions, store) = (executor.sessions_count(), executor.store());
+                let status = core.status_message(request.client, sessions, store);
+                self.post(Party::Replica(replica), Party::Client(request.client.0), status);
+            }
             _ => self.act(replica, |core, effects| core.on_message(&message, effects)),
         }
     }
@@ -432,6 +466,10 @@ impl World {
             (_, Admission::Reply(reply)) => Some((client, reply.to_message(&author))),
             (_, Admission::Reject(reason)) => Some(reject(core, reason)),
             (Route::Backup { primary }, _) => Some((Party::Replica(primary.0), message.clone())),
+            (Route::Primary, Admission::Accept) if is_recover(header) => {
+                core.gather_recover(message).expect("nothing speaks against it");
+                None
+            }
             (Route::Primary, Admission::Accept) => {
                 core.gather(message).expect("scenarios do not flood");
                 None
@@ -657,6 +695,12 @@ fn fields(message: &Message) -> String {
             let reason = EvictionReason::from_code(eviction.reason).expect("it was sealed");
             format!("view={view} session={} reason={reason:?}", eviction.session)
         }
+        Command::Status(_) => {
+            let report =
+                StatusReport::decode(message.body()).expect("what a replica sends is valid");
+            let StatusReport { view, table_op, heard, .. } = report;
+            format!("view={view} table_op={table_op} heard={heard:03b}")
+        }
         Command::Reject(reject) => {
             let reason = RejectReason::from_code(reject.reason).expect("it was sealed");
             format!("view={view} request={} reason={reason:?}", reject.request)
@@ -708,12 +752,23 @@ fn ops(bits: impl Iterator<Item = bool>, head: Op) -> String {
 
 // ---- the file
 
+/// The table of the genesis of those files.
+pub(super) fn genesis_table() -> IncarnationTable {
+    let mut incarnations = [0; 6];
+    (0..REPLICAS).for_each(|index| incarnations[usize::from(index)] = 100 + u64::from(index));
+    IncarnationTable { op: 1, incarnations, ..IncarnationTable::default() }
+}
+
 fn formatted(replica: u8, incarnation: u64) -> Vec<u8> {
     let state =
         SuperblockState::formatted(CLUSTER, ReplicaIndex(replica), REPLICAS, incarnation, GEOMETRY);
+    format(&state)
+}
+
+fn format(state: &SuperblockState) -> Vec<u8> {
     let size = Layout::new(GEOMETRY).grid_offset();
     let mut disk = vec![0; usize::try_from(size).expect("a small file")];
-    let mut format = Format::new(&state);
+    let mut format = Format::new(state);
     let mut requests = Vec::new();
     while !format.is_done() {
         format.advance(&mut requests);

@@ -8,7 +8,8 @@
 //! ```
 //!
 //! **Invariants:** it is the code of `vsr recover` that recovers; its writes meet no faults but a
-//! crash, because a file that was never whole holds no promise.
+//! crash and a disk without room, because a file that was never whole holds no promise; for want of
+//! room nothing changes in the cluster.
 //!
 //! **Not here:** when files are lost.
 
@@ -19,7 +20,7 @@ use crate::sim::options::ppm;
 use crate::sim::scheduler::MS;
 use std::time::Duration;
 use vsr::io::IO;
-use vsr::recovery::{Recovered, Recovery, RecoveryConfig, RecoveryError};
+use vsr::recovery::{OldFile, Recovered, Recovery, RecoveryConfig, RecoveryError};
 use vsr::replica::{Replica, Status};
 use vsr::storage::SuperblockState;
 use vsr::wire::{Op, ReplicaIndex};
@@ -166,6 +167,11 @@ impl Cluster {
                 RecoveryError::Obstacle(_) | RecoveryError::Unknown | RecoveryError::NotConfirmed,
             ) => {
                 self.world.borrow_mut().scheduler.note(replica, "not_recovered", 0, 0);
+                self.abandon_recovery(replica);
+                Ok(())
+            }
+            Err(RecoveryError::Write(_)) if recovery.old_file() == OldFile::Member => {
+                self.world.borrow_mut().scheduler.note(replica, "not_recovered", 1, 0);
                 self.abandon_recovery(replica);
                 Ok(())
             }

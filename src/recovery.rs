@@ -2,29 +2,34 @@
 //! [`IO`].
 //!
 //! ```text
-//!   Looking ──► Asking ──────────► Confirming ──────────► Writing ──► Recovered
-//!     ▲  status    │  register,       │  status             the file: view v + 2
-//!     │  of all    │  recover         │  of a view-change
-//!     └────────────┘                  │  quorum: v
-//!      refused, evicted: look again,  └ from here on the old file is no member any more
-//!      with another incarnation
+//!   Looking ──► Preparing ──► Looking ──► Asking ──────► Confirming ──────► Writing ──► Recovered
+//!     ▲  status    the file,     ▲           │  register,   │  status           its superblock:
+//!     │  of all    all but its   │           │  recover     │  of a view-change view v + 2
+//!     │            superblock    └───────────┘              │  quorum: v
+//!     └ nothing is there yet    refused, evicted: look      └ from here on the old file is no
+//!                               again, with another           member any more
+//!                               incarnation
 //! ```
 //!
 //! *Looking*: a view-change quorum of the other replicas works together, and has not heard the one
-//! whose file is lost. Its primary tells the geometry and the table of incarnations. *Asking*: a
-//! client like any other has `recover` committed. *Confirming*: v is at least the view in which
-//! that was: the quorum that is asked meets the one that acknowledged it, whose views were v or
-//! more from then on. *Writing*: the file begins in view v + 2, without a log, and knows the table
-//! that names it (`replica::incarnations` tells why).
+//! whose file is lost. Its primary tells the geometry and the table of incarnations. *Preparing*:
+//! the file is created and written, down to its last block, but has no superblock and so is no
+//! data file: whatever a disk or a folder may refuse, it refuses before the cluster was asked for
+//! anything. *Asking*: a client like any other has `recover` committed. *Confirming*: v is at least
+//! the view in which that was: the quorum that is asked meets the one that acknowledged it, whose
+//! views were v or more from then on. *Writing*: the superblock, in a place that is there already:
+//! the file begins in view v + 2, without a log, and knows the table that names it
+//! (`replica::incarnations` tells why).
 //!
 //! Whatever happens in between, the command may be run again: then another incarnation takes the
 //! place of one that never had a file.
 //!
-//! **Invariants:** no file is created before its incarnation is committed, and none is overwritten;
+//! **Invariants:** no file has a superblock before its incarnation is committed, and none is
+//! overwritten; nothing is asked of the cluster that changes it before the file has all its room;
 //! each attempt draws an incarnation of its own, so that no two files ever have the same.
 //!
 //! **Not here:** waiting (the owner's), what is said to a person, what is left of a file after a
-//! failed write.
+//! recovery that failed.
 
 use crate::client::{Endpoint, Outcome};
 use crate::constants::TICK_NS;
@@ -44,6 +49,8 @@ use std::time::Duration;
 
 /// How long the session may take to be closed, ns.
 const LEAVE_NS: u64 = 50 * TICK_NS;
+/// How long one wait for the disk may be; only a bound for the loop.
+const WAIT: Duration = Duration::from_millis(100);
 /// How often all replicas are asked how they are, ns.
 const LOOK_NS: u64 = 20 * TICK_NS;
 
@@ -58,21 +65,35 @@ pub struct RecoveryConfig {
     pub cluster: ClusterId,
     /// The addresses of all replicas by index, 3 to 6.
     pub addresses: Vec<SocketAddr>,
-    /// How long to try until the recovery is committed and confirmed.
+    /// How long to try until the recovery is committed and confirmed; the time that the file takes
+    /// to be written does not count.
     pub timeout: Duration,
 }
 
 /// How far it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
     /// For a cluster that can and may recover the replica.
     Looking,
+    /// The data file, without its superblock.
+    Preparing,
     /// The primary, until the recovery is committed.
     Asking,
     /// In which view that was, at most.
     Confirming,
-    /// The data file.
+    /// The superblock.
     Writing,
+}
+
+/// What the cluster makes of the file that was lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OldFile {
+    /// It is a member as it was.
+    Member,
+    /// A recovery was asked for, and may be committed by now or later.
+    Unknown,
+    /// It is no member any more.
+    Replaced,
 }
 
 /// What stands in the way, as it was last seen.
@@ -86,6 +107,8 @@ pub enum Obstacle {
     Heard,
     /// The addresses are of a cluster of so many replicas.
     OtherCount(u8),
+    /// The geometry is not the one that the file was prepared with.
+    OtherGeometry,
     /// Another recovery is under way, or came in between.
     OtherRecovery,
     /// The primary refused for this reason.
@@ -108,9 +131,9 @@ pub enum RecoveryError {
     Unknown,
     /// Time is up: the old file is replaced, and nothing is in its place yet.
     NotConfirmed,
-    /// The file cannot be created.
+    /// The file cannot be created. Nothing was done.
     Open(OpenError),
-    /// The file cannot be written.
+    /// The file cannot be written. [`Recovery::old_file`] tells whether anything was done.
     Write(std::io::Error),
     /// The process was asked to end.
     Terminated,
@@ -129,6 +152,7 @@ pub struct Recovered {
     pub size: u64,
 }
 
+/// The new file.
 #[derive(Debug)]
 struct Writing {
     file: FileId,
@@ -149,6 +173,10 @@ struct Committed {
 #[derive(Debug)]
 enum State {
     Looking,
+    /// Since then, ns.
+    Preparing {
+        since_ns: u64,
+    },
     Registering(Recover),
     Asking(Recover),
     /// The session is closed, until then; the answer is kept.
@@ -157,10 +185,7 @@ enum State {
         until_ns: u64,
     },
     Confirming(Committed),
-    Writing {
-        writing: Box<Writing>,
-        recovered: Recovered,
-    },
+    Writing(Recovered),
 }
 
 /// See the module.
@@ -178,7 +203,8 @@ pub struct Recovery {
     /// When all are asked again, ns.
     look_at_ns: u64,
     deadline_ns: u64,
-    is_file_created: bool,
+    /// The new file, once it was created.
+    writing: Option<Box<Writing>>,
     is_terminated: bool,
 }
 
@@ -209,7 +235,7 @@ impl Recovery {
             is_unknown: false,
             look_at_ns: now_ns,
             deadline_ns: now_ns.saturating_add(timeout_ns),
-            is_file_created: false,
+            writing: None,
             is_terminated: false,
         })
     }
@@ -218,9 +244,20 @@ impl Recovery {
     pub fn stage(&self) -> Stage {
         match self.state {
             State::Looking => Stage::Looking,
+            State::Preparing { .. } => Stage::Preparing,
             State::Registering(_) | State::Asking(_) => Stage::Asking,
             State::Leaving { .. } | State::Confirming(_) => Stage::Confirming,
-            State::Writing { .. } => Stage::Writing,
+            State::Writing(_) => Stage::Writing,
+        }
+    }
+
+    /// What the cluster makes of the old file, as far as is known here: also after an error.
+    pub fn old_file(&self) -> OldFile {
+        match self.state {
+            State::Leaving { .. } | State::Confirming(_) | State::Writing(_) => OldFile::Replaced,
+            State::Asking(_) => OldFile::Unknown,
+            _ if self.is_unknown => OldFile::Unknown,
+            State::Looking | State::Preparing { .. } | State::Registering(_) => OldFile::Member,
         }
     }
 
@@ -231,7 +268,7 @@ impl Recovery {
 
     /// Whether a file was created, which is of no use unless the recovery came to its end.
     pub fn is_file_created(&self) -> bool {
-        self.is_file_created
+        self.writing.is_some()
     }
 
     /// See [`Endpoint::is_dismissed`].
@@ -246,13 +283,17 @@ impl Recovery {
 
     /// How long the owner may wait for events before the next [`Recovery::turn`].
     pub fn wait(&self, now_ns: u64) -> Duration {
-        self.endpoint.wait(now_ns)
+        match self.state {
+            // For the disk alone.
+            State::Preparing { .. } | State::Writing(_) => WAIT,
+            _ => self.endpoint.wait(now_ns),
+        }
     }
 
     /// An event of the owner's IO.
     ///
     /// # Errors
-    /// [`RecoveryError::Write`].
+    /// [`RecoveryError::Write`]. Then it is over.
     pub fn on_event<I: IO>(&mut self, io: &mut I, event: Event) -> Result<(), RecoveryError> {
         match event {
             Event::Socket { socket, readable, writable } => {
@@ -262,9 +303,7 @@ impl Recovery {
             }
             Event::WriteDone { token, result } => {
                 result.map_err(RecoveryError::Write)?;
-                let State::Writing { writing, .. } = &mut self.state else {
-                    panic!("nothing is written before the file is");
-                };
+                let writing = self.writing.as_mut().expect("nothing is written before it is there");
                 let token = writing.tokens.remove(&token).expect("a write that was begun");
                 writing.format.on_write_done(token);
             }
@@ -282,10 +321,18 @@ impl Recovery {
         if self.is_terminated {
             return Err(RecoveryError::Terminated);
         }
-        if let State::Writing { writing, recovered } = &mut self.state {
+        if let Some(writing) = &mut self.writing {
             writing.advance(io);
-            let recovered = *recovered;
-            return Ok(writing.format.is_done().then_some(recovered));
+            match self.state {
+                State::Writing(recovered) => {
+                    return Ok(writing.format.is_done().then_some(recovered));
+                }
+                State::Preparing { since_ns } if writing.format.is_prepared() => {
+                    self.end_preparing(io, since_ns);
+                }
+                State::Preparing { .. } => return Ok(None),
+                _ => {}
+            }
         }
         let now_ns = io.monotonic();
         let outcome = self.endpoint.turn(io, now_ns);
@@ -347,8 +394,11 @@ impl Recovery {
             return Err(RecoveryError::Alive);
         }
         match self.judge() {
-            Ok((geometry, table)) => {
+            Ok((geometry, _)) if self.writing.is_none() => {
                 self.geometry = geometry;
+                self.begin_preparing(io)?;
+            }
+            Ok((_, table)) => {
                 let incarnation = io.entropy().max(1);
                 let recover = Recover { replica: self.config.replica, incarnation, table };
                 self.endpoint.register();
@@ -403,6 +453,9 @@ impl Recovery {
         let table =
             IncarnationTable { op: primary.table_op, incarnations, ..IncarnationTable::default() };
         match geometry.invalid() {
+            None if self.writing.is_some() && geometry != self.geometry => {
+                Err(Obstacle::OtherGeometry)
+            }
             None => Ok((geometry, table)),
             Some(_) => Err(Obstacle::TooFew(0, self.quorums.view_change)),
         }
@@ -480,18 +533,37 @@ impl Recovery {
             view: view.next().next(),
             size: 0,
         };
-        self.begin_writing(io, recovered, committed.recover.table_at(committed.op))
+        self.begin_writing(io, recovered, committed.recover.table_at(committed.op));
+        Ok(())
     }
 
-    // ---- writing
+    // ---- the file
 
-    fn begin_writing<I: IO>(
-        &mut self,
-        io: &mut I,
-        recovered: Recovered,
-        table: IncarnationTable,
-    ) -> Result<(), RecoveryError> {
-        assert!(!self.is_file_created);
+    /// Creates the file, and begins to write all of it but the superblock.
+    fn begin_preparing<I: IO>(&mut self, io: &mut I) -> Result<(), RecoveryError> {
+        assert!(self.writing.is_none());
+        assert_eq!(self.old_file(), OldFile::Member);
+        self.endpoint.close(io);
+        let file = io.open_file(&self.config.path, OpenMode::Create);
+        let file = file.map_err(RecoveryError::Open)?;
+        let format = Format::prepared(self.config.cluster, self.geometry);
+        let mut writing = Writing { file, format, tokens: BTreeMap::new(), token_next: 0 };
+        writing.advance(io);
+        self.writing = Some(Box::new(writing));
+        self.state = State::Preparing { since_ns: io.monotonic() };
+        Ok(())
+    }
+
+    /// Looks again: what was seen before it is old.
+    fn end_preparing<I: IO>(&mut self, io: &mut I, since_ns: u64) {
+        let now_ns = io.monotonic();
+        assert!(now_ns >= since_ns);
+        self.deadline_ns = self.deadline_ns.saturating_add(now_ns - since_ns);
+        self.renew(io);
+        self.state = State::Looking;
+    }
+
+    fn begin_writing<I: IO>(&mut self, io: &mut I, recovered: Recovered, table: IncarnationTable) {
         let replica_count = u8::try_from(self.config.addresses.len()).expect("at most 6 replicas");
         let formatted = SuperblockState::formatted(
             self.config.cluster,
@@ -501,15 +573,11 @@ impl Recovery {
             self.geometry,
         );
         let state = SuperblockState::recovered(formatted, recovered.view, table);
-        let file = io.open_file(&self.config.path, OpenMode::Create);
-        let file = file.map_err(RecoveryError::Open)?;
-        self.is_file_created = true;
-        let format = Format::new(&state);
-        let recovered = Recovered { size: format.progress().1, ..recovered };
-        let mut writing = Writing { file, format, tokens: BTreeMap::new(), token_next: 0 };
+        let writing = self.writing.as_mut().expect("nothing is asked before it is there");
+        writing.format.complete(&state);
+        let recovered = Recovered { size: writing.format.progress().1, ..recovered };
         writing.advance(io);
-        self.state = State::Writing { writing: Box::new(writing), recovered };
-        Ok(())
+        self.state = State::Writing(recovered);
     }
 }
 
@@ -546,7 +614,8 @@ impl fmt::Display for Stage {
             Self::Looking => "looking for a view-change quorum of the other replicas",
             Self::Asking => "asking the primary to put another data file in its place",
             Self::Confirming => "committed; asking in which view",
-            Self::Writing => "writing the data file",
+            Self::Preparing => "preparing the data file",
+            Self::Writing => "writing its superblock",
         })
     }
 }
@@ -569,6 +638,10 @@ impl fmt::Display for Obstacle {
             Self::OtherCount(count) => write!(
                 f,
                 "the cluster has {count} replicas: name each of them once in --addresses, in order"
+            ),
+            Self::OtherGeometry => f.write_str(
+                "the replicas are of another cluster than a moment ago: their geometry differs \
+                 from the one that the file was prepared with",
             ),
             Self::OtherRecovery => {
                 f.write_str("another recovery is under way (table_changed): try again")

@@ -24,7 +24,7 @@ use crate::sim::report::entry_line;
 use crate::sim::run::Failure;
 use crate::sim::scheduler::{MS, SECOND};
 use bytes::Bytes;
-use vsr::recovery::{Obstacle, Recovery, Stage};
+use vsr::recovery::{Obstacle, OldFile, Recovery, Stage};
 use vsr::replica::{Replica, Status};
 use vsr::wire::{CommandPart, Op, StatusReport};
 
@@ -250,6 +250,12 @@ impl Scenario {
     pub(super) fn stage(&self, who: Who) -> Option<Stage> {
         let [index] = self.resolve(who)[..] else { panic!("one is meant") };
         self.cluster.recovery(index).map(Recovery::stage)
+    }
+
+    /// What its recovery knows of the file that was lost.
+    pub(super) fn old_file(&self, who: Who) -> Option<OldFile> {
+        let [index] = self.resolve(who)[..] else { panic!("one is meant") };
+        self.cluster.recovery(index).map(Recovery::old_file)
     }
 
     /// What stands in the way of the recovery of its file.

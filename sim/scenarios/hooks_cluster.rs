@@ -66,8 +66,8 @@ impl Cluster {
     pub(crate) fn report(&self, replica: usize) -> Option<StatusReport> {
         let server = self.server(replica)?;
         let sessions = server.executor().sessions_count();
-        let sync = server.executor().store().sync_progress();
-        let message = server.replica().status_message(ClientId(1), sessions, &sync);
+        let store = server.executor().store();
+        let message = server.replica().status_message(ClientId(1), sessions, store);
         Some(StatusReport::decode(message.body()).expect("its own report"))
     }
 

@@ -3,7 +3,7 @@
 use super::Target;
 use super::dsl::*;
 use super::script::Rule;
-use vsr::recovery::{Obstacle, Stage};
+use vsr::recovery::{Obstacle, OldFile, Stage};
 use vsr::replica::Status;
 use vsr::wire::{Prepare, Reply};
 
@@ -110,13 +110,21 @@ fn lost_file_before_birth_cannot_be_recovered() {
 
 #[test]
 fn lost_file_recovery_killed_at_any_stage_is_begun_again() {
-    for stage in [Stage::Looking, Stage::Asking, Stage::Confirming, Stage::Writing] {
+    for (stage, old_file) in [
+        (Stage::Looking, OldFile::Member),
+        (Stage::Preparing, OldFile::Member),
+        (Stage::Asking, OldFile::Member),
+        (Stage::Confirming, OldFile::Replaced),
+        (Stage::Writing, OldFile::Replaced),
+    ] {
         let mut t = Scenario::new(3);
         t.request(5);
         lose(&mut t, R2);
         t.on(R2).slow_writes(20);
         t.on(R2).recover();
         t.run_until("it is at that stage", |t| t.stage(R2) == Some(stage));
+        // It begins to ask with a session of its own, which replaces nothing.
+        assert_eq!(t.old_file(R2), Some(old_file));
         t.on(R2).stop();
         let before = t.report(R0).incarnations[2];
         recover(&mut t, R2);
@@ -127,6 +135,34 @@ fn lost_file_recovery_killed_at_any_stage_is_begun_again() {
         assert_eq!(t.answered(C0), 8);
         t.finish();
     }
+}
+
+#[test]
+fn lost_file_for_which_there_is_no_room_changes_nothing() {
+    let mut t = Scenario::new(3);
+    t.request(5);
+    t.run();
+    t.on(R2).stop();
+    let image = t.on(R2).image();
+    let before = t.report(R0);
+    t.on(R2).lose_file();
+    t.on(R2).fill(true);
+    t.on(R2).recover();
+    t.run_until("the file is begun", |t| t.stage(R2) == Some(Stage::Preparing));
+    t.run_for(10_000);
+    assert_ne!(t.stage(R2), Some(Stage::Writing));
+    let after = t.report(R0);
+    assert_eq!((after.table_op, after.incarnations), (before.table_op, before.incarnations));
+    assert_eq!(after.op, before.op, "not even a session was opened");
+    // What was lost is found again, and a member.
+    t.on(R2).stop();
+    t.on(R2).fill(false);
+    t.on(R2).bring_back(&image);
+    t.on(R2).start();
+    t.request(3);
+    t.run();
+    assert_eq!((t.answered(C0), t.commit(R2)), (8, t.commit(A0)));
+    t.finish();
 }
 
 #[test]

@@ -9,6 +9,7 @@
 //!   input        everything a person can get wrong
 //!   inspect      data files of replicas that ended, and of one that takes over a checkpoint
 //!   recover      data files that are gone
+//!   store        blocks that nobody has, and replicas whose states differ
 //!   resources    CPU, memory and start time of an idle replica
 //!   numbers      latency around checkpoints, memory under load: printed
 //! ```
@@ -30,3 +31,4 @@ mod numbers;
 mod pause;
 mod recover;
 mod resources;
+mod store;

@@ -109,3 +109,47 @@ fn recover_makes_the_old_file_worthless() {
     cluster.wait_all();
     cluster.vsr(&["get", "key"]).exits(0).prints("value");
 }
+
+#[test]
+fn recover_that_has_no_room_or_no_folder_changes_nothing() {
+    let mut cluster = Cluster::formatted(3, SMALL);
+    cluster.start_all();
+    cluster.wait_all();
+    cluster.vsr(&["put", "key", "value"]).exits(0);
+    cluster.kill(2);
+    let op = cluster.wait_agreement(&[0, 1]).replicas[0].op;
+    let nowhere = cluster.folder.path("none/replica-2.vsr");
+    let mut command = cluster.client(&["recover", "--replica=2", "--data"]);
+    let finished = run(command.arg(&nowhere)).exits(10);
+    finished.says(&["folder", "asked for nothing", "run this command again"]);
+    // The signal that comes with the limit is ignored, so that the write fails instead.
+    let small = cluster.folder.path("small.vsr");
+    let mut command = Command::new("sh");
+    command.arg("-c").arg("trap '' XFSZ; ulimit -f 512; exec \"$0\" \"$@\"");
+    command.arg(env!("CARGO_BIN_EXE_vsr")).args(["recover", "--replica=2", "--data"]).arg(&small);
+    command.env("VSR_ADDRESSES", cluster.addresses_text()).env_remove("RUST_LOG");
+    let finished = run(&mut command).exits(22);
+    let stages = finished.stderr.lines().filter(|line| line.ends_with('…')).count();
+    assert_eq!(stages, 2, "{finished:#?}");
+    finished.says(&["small.vsr", "full", "asked for nothing", "run this command again"]);
+    assert!(!small.exists(), "nothing is left behind");
+    assert_eq!(cluster.wait_agreement(&[0, 1]).replicas[0].op, op, "not even a session");
+    // The old file is a member as before: another one may be missing.
+    cluster.start(2);
+    cluster.wait_all();
+    cluster.kill(1);
+    cluster.vsr(&["put", "key", "again"]).exits(0);
+    cluster.start(1);
+    cluster.wait_all();
+    cluster.assert_alive();
+}
+
+#[test]
+fn recover_that_was_killed_leaves_no_data_file() {
+    let cluster = Cluster::unformatted(3, SMALL);
+    for size in [0, 1 << 20] {
+        fs::write(cluster.data(0), vec![0; size]).expect("a file");
+        run(&mut cluster.start_command(0)).exits(15).says(&["no superblock", "vsr recover"]);
+        run(&mut recover_command(&cluster, 0)).exits(11).says(&["interrupted", "move it away"]);
+    }
+}

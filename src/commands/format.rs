@@ -122,7 +122,7 @@ pub(super) fn remove(path: &Path) -> String {
     }
 }
 
-pub(super) fn write_fatal(path: &Path, error: &std::io::Error, removed: &str) -> Fatal {
+fn write_fatal(path: &Path, error: &std::io::Error, removed: &str) -> Fatal {
     let path = path.display();
     match error.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {

@@ -113,6 +113,13 @@ fn of_report(object: Object, report: &StatusReport) -> Object {
         .raw("requests_committed", report.requests_committed)
         .raw("ops_committed", report.ops_committed)
         .raw("uptime_ticks", report.uptime_ticks)
+        .raw("store_full", report.store_full)
+        .raw("awaits_block", report.awaits_block)
+        .raw("blocks_missing", report.blocks_missing)
+        .raw("blocks_bad", report.blocks_bad)
+        .raw("blocks_repaired", report.blocks_repaired)
+        .raw("scrub_laps", report.scrub_laps)
+        .option("diverged", (report.op_diverged > 0).then(|| divergence(report)))
         .option("sync", (report.op_sync > 0).then(|| sync(report)))
 }
 
@@ -125,6 +132,53 @@ fn sync(report: &StatusReport) -> String {
         .raw("blocks_fetched", report.sync_blocks_fetched)
         .raw("blocks_missing", report.sync_blocks_missing)
         .finish()
+}
+
+/// Who has another checkpoint than this replica, and of which op.
+fn divergence(report: &StatusReport) -> String {
+    let others: Vec<String> = replicas_of(report.diverged).map(|index| index.to_string()).collect();
+    Object::default()
+        .raw("op_checkpoint", report.op_diverged)
+        .raw("replicas", json::array(others))
+        .finish()
+}
+
+/// The replicas whose bits are set.
+fn replicas_of(bits: u8) -> impl Iterator<Item = u8> {
+    (0..8).filter(move |index| bits >> index & 1 == 1)
+}
+
+/// What of the store of a replica an operator should know: a line each.
+fn remarks(report: &StatusReport) -> Vec<String> {
+    let replica = report.replica;
+    let mut lines = Vec::new();
+    if report.op_diverged > 0 {
+        let others: Vec<String> =
+            replicas_of(report.diverged).map(|index| index.to_string()).collect();
+        lines.push(format!(
+            "replica {replica} has diverged: its checkpoint {} is not that of replica {}\n",
+            report.op_diverged,
+            others.join(", ")
+        ));
+    }
+    if report.awaits_block {
+        lines.push(format!(
+            "replica {replica} is waiting for a block: it is damaged here, and no other replica \
+             has sent it yet\n"
+        ));
+    }
+    if report.store_full {
+        lines.push(format!("replica {replica} has no room for its next checkpoint (store_full)\n"));
+    }
+    // Those of a sync have a line of their own.
+    let missing = if report.op_sync > 0 { 0 } else { report.blocks_missing };
+    if missing > 0 || report.blocks_bad > 0 && report.op_sync == 0 {
+        lines.push(format!(
+            "replica {replica} found {} bad blocks, {} were repaired, {missing} are missing\n",
+            report.blocks_bad, report.blocks_repaired
+        ));
+    }
+    lines
 }
 
 /// Ops it knows to be committed and has not executed yet.
@@ -171,6 +225,9 @@ pub(super) fn table(addresses: &[SocketAddr], reports: &[Option<StatusReport>]) 
             report.sync_blocks_fetched,
             report.sync_blocks_missing
         ));
+    }
+    for report in reports.iter().flatten() {
+        remarks(report).iter().for_each(|line| text.push_str(line));
     }
     text.push_str(&match primary(reports) {
         Some((replica, view)) => {
@@ -335,6 +392,41 @@ mod tests {
         ]
         .concat();
         assert_eq!((json.matches(&sync).count(), json.matches(r#""sync": null"#).count()), (1, 1));
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_store_is_shown() {
+        let damaged = report(2, 4, ReplicaStatus::Normal).map(|report| StatusReport {
+            store_full: true,
+            awaits_block: true,
+            diverged: 0b011,
+            op_diverged: 96,
+            blocks_missing: 7,
+            blocks_bad: 9,
+            blocks_repaired: 2,
+            scrub_laps: 3,
+            ..report
+        });
+        let reports = [None, report(1, 4, ReplicaStatus::Normal), damaged];
+        let text = table(&addresses(), &reports);
+        for line in [
+            "replica 2 has diverged: its checkpoint 96 is not that of replica 0, 1\n",
+            "replica 2 is waiting for a block: it is damaged here",
+            "replica 2 has no room for its next checkpoint (store_full)\n",
+            "replica 2 found 9 bad blocks, 2 were repaired, 7 are missing\n",
+        ] {
+            assert_eq!(text.matches(line).count(), 1, "{text}");
+        }
+        assert!(!text.contains("replica 1 has") && !text.contains("replica 1 found"), "{text}");
+        let json = json_of(&addresses(), &reports);
+        let part = [
+            r#""store_full": true, "awaits_block": true, "blocks_missing": 7, "blocks_bad": 9, "#,
+            r#""blocks_repaired": 2, "scrub_laps": 3, "#,
+            r#""diverged": {"op_checkpoint": 96, "replicas": [0, 1]}"#,
+        ]
+        .concat();
+        assert_eq!(json.matches(&part).count(), 1, "{json}");
+        assert_eq!(json.matches(r#""diverged": null"#).count(), 1, "{json}");
     }
 
     #[test]

@@ -37,6 +37,9 @@ const STUCK_TICKS: u64 = 300;
 /// Ticks that a primary waits for its own checkpoint with a full log.
 const FULL_TICKS: u64 = 300;
 
+/// Ticks that a primary waits for a block without which it cannot execute.
+const BLOCK_TICKS: u64 = 300;
+
 /// Blocks asked for in one message.
 pub const BLOCKS_WANTED_MAX: usize = 64;
 
@@ -52,6 +55,33 @@ pub struct CheckpointLoad {
     pub op_complete: Op,
 }
 
+/// What a data file has said of its checkpoints: op and id of the newest two.
+#[derive(Debug, Clone, Copy, Default)]
+struct Claims {
+    /// Of the file. Another one in its place has said nothing yet.
+    incarnation: u64,
+    newest: [(Op, u128); 2],
+}
+
+impl Claims {
+    /// Notes one; false if there is nothing new in it.
+    fn note(&mut self, incarnation: u64, op: Op, id: u128) -> bool {
+        if self.incarnation != incarnation {
+            *self = Self { incarnation, ..Self::default() };
+        }
+        if let Some(known) = self.newest.iter_mut().find(|(known, _)| *known == op) {
+            return std::mem::replace(&mut known.1, id) != id;
+        }
+        let [first, second] = &mut self.newest;
+        let oldest = if first.0 <= second.0 { first } else { second };
+        let is_newer = op > oldest.0;
+        if is_newer {
+            *oldest = (op, id);
+        }
+        is_newer
+    }
+}
+
 /// What the replica knows of checkpoints beyond the durable superblock.
 #[derive(Debug)]
 pub(super) struct Checkpoints {
@@ -65,14 +95,18 @@ pub(super) struct Checkpoints {
     load_pending: bool,
     /// The tick since which `current` is being taken over from others, while it is.
     sync_since: u64,
-    /// By replica: the op and the id of the last checkpoint it spoke of.
-    claims: [(Op, u128); crate::constants::REPLICAS_MAX as usize],
+    /// By replica: the checkpoints it spoke of.
+    claims: [Claims; crate::constants::REPLICAS_MAX as usize],
     /// Of the last progress of execution: `commit_min`, and the tick.
     progress: (Op, u64),
     /// Primary: the tick since which the log is full, or now.
     full_since: u64,
     /// What is to be executed next is believed to be gone from all journals.
     stuck: bool,
+    /// Execution cannot go on without a block that is bad here.
+    awaits_block: bool,
+    /// Primary: the tick since which that is so, or now.
+    block_since: u64,
 }
 
 impl Checkpoints {
@@ -90,10 +124,12 @@ impl Checkpoints {
             loading,
             load_pending: loading,
             sync_since: 0,
-            claims: Default::default(),
+            claims: [Claims::default(); crate::constants::REPLICAS_MAX as usize],
             progress: (current.op, 0),
             full_since: 0,
             stuck: false,
+            awaits_block: false,
+            block_since: 0,
         }
     }
 }
@@ -241,6 +277,37 @@ impl Replica {
         }
     }
 
+    /// Execution cannot go on without a block that is bad here and that others are asked for, or it
+    /// goes on again.
+    pub fn set_awaits_block(&mut self, awaits_block: bool) {
+        self.checkpoints.awaits_block = awaits_block;
+    }
+
+    /// See [`Self::set_awaits_block`].
+    pub fn awaits_block(&self) -> bool {
+        self.checkpoints.awaits_block
+    }
+
+    /// A primary that cannot execute, because a block is bad here and nobody sends it, lets another
+    /// one lead, which may have it.
+    fn primary_judge_block(&mut self, effects: &mut Effects) {
+        if !self.is_primary() || self.solo() || !self.awaits_block() {
+            self.checkpoints.block_since = self.tick;
+            return;
+        }
+        assert!(self.is_born(), "before the birth there are no blocks");
+        if self.is_block_overdue() && !self.abdicating {
+            log::warn!("{self}: waiting for a block that nobody sends: the primary votes to go");
+            self.abdicate(effects);
+        }
+    }
+
+    /// Whether this primary has waited for a block for so long that it is to go.
+    pub(super) fn is_block_overdue(&self) -> bool {
+        assert!(self.tick >= self.checkpoints.block_since);
+        self.awaits_block() && self.tick - self.checkpoints.block_since >= BLOCK_TICKS
+    }
+
     // ---- the checkpoints of others
 
     /// The checkpoint to offer to a replica that is too far behind: the newer of the two that is
@@ -252,11 +319,20 @@ impl Replica {
         if durable.is_syncing() {
             return BlockRef::NONE;
         }
-        if self.geometry.is_proven(durable.op_checkpoint(), self.commit_max) {
-            return durable.checkpoint;
+        // What another one contradicts, and what came of it, is not to be taken over by a third: it
+        // would make up a majority, and has executed nothing.
+        let is_agreed = |checkpoint: &BlockRef| {
+            let judged = self.comparable().filter(|own| own.op <= checkpoint.op);
+            judged.into_iter().all(|own| self.contradictions(&own) == 0)
+        };
+        let (new, old) = (durable.checkpoint, durable.checkpoint_previous);
+        if self.geometry.is_proven(new.op, self.commit_max) && is_agreed(&new) {
+            return new;
         }
-        // After a sync there is none before: but then the one taken over was proven.
-        durable.checkpoint_previous
+        // After a sync there is none before: but then the one taken over was proven. And its blocks
+        // are there until the one after the newest is frozen.
+        let is_whole = self.commit_min < new.op + self.geometry.checkpoint_interval();
+        if is_agreed(&old) && is_whole { old } else { BlockRef::NONE }
     }
 
     /// Whether the checkpoint of this `start_view` is to be taken over.
@@ -271,6 +347,13 @@ impl Replica {
             || !geometry.is_proven(checkpoint.op, start.commit_max)
         {
             log::warn!("{self}: start_view offers checkpoint {}, not proven", checkpoint.op);
+            return false;
+        }
+        let others = self.others().filter_map(|other| self.claimed(other, checkpoint.op));
+        if others.into_iter().any(|id| id != checkpoint.checkpoint_id()) {
+            log::error!("{self}: start_view offers checkpoint {}, on which others differ", {
+                checkpoint.op
+            });
             return false;
         }
         self.checkpoints.stuck || start.op > geometry.op_prepare_max(self.op_checkpoint())
@@ -293,6 +376,7 @@ impl Replica {
         self.checkpoints.load_pending = true;
         self.checkpoints.sync_since = self.tick;
         self.checkpoints.stuck = false;
+        self.checkpoints.awaits_block = false;
         assert!(self.is_syncing());
         self.counters.syncs += 1;
         assert!(self.commit_max >= self.commit_min);
@@ -309,16 +393,19 @@ impl Replica {
     /// itself is not to be had by repair.
     pub(super) fn judge_progress(&mut self, effects: &mut Effects) {
         self.primary_judge_checkpoint(effects);
+        self.primary_judge_block(effects);
+        // What a peer lacks of the blocks of an old checkpoint is not to be had either.
         let waits = self.status == Status::Normal
-            && self.commit_min < self.commit_max
-            && self.committing.is_none()
-            && self.checkpoint_admits(self.commit_min + 1);
+            && (self.awaits_block()
+                || self.commit_min < self.commit_max
+                    && self.committing.is_none()
+                    && self.checkpoint_admits(self.commit_min + 1));
         if !waits || self.commit_min > self.checkpoints.progress.0 || self.solo() {
             self.checkpoints.progress = (self.commit_min, self.tick);
             self.checkpoints.stuck = false;
             return;
         }
-        assert!(self.commit_min < self.commit_max);
+        assert!(self.awaits_block() || self.commit_min < self.commit_max);
         assert!(self.tick >= self.checkpoints.progress.1);
         if self.tick - self.checkpoints.progress.1 < STUCK_TICKS {
             return;
@@ -379,49 +466,95 @@ impl Replica {
         effects: &mut Effects,
     ) {
         let op = Op::try_from(id >> 64).expect("the upper half");
-        if op == 0 || from == self.replica || self.claims(from) == (op, id) {
+        if op == 0 || from == self.replica {
             return;
         }
-        self.checkpoints.claims[from.index()] = (op, id);
-        self.judge_checkpoints(effects);
+        let incarnation = self.table.incarnations[from.index()];
+        if self.checkpoints.claims[from.index()].note(incarnation, op, id) {
+            self.judge_checkpoints(effects);
+        }
     }
 
-    fn claims(&self, of: ReplicaIndex) -> (Op, u128) {
-        self.checkpoints.claims[of.index()]
+    /// The id that the checkpoint of `op` has on replica `of`, as far as its file has said so.
+    fn claimed(&self, of: ReplicaIndex, op: Op) -> Option<u128> {
+        let claims = &self.checkpoints.claims[of.index()];
+        // A file that was replaced has no say, whatever it said before.
+        let is_member = claims.incarnation == self.table.incarnations[of.index()];
+        let found = claims.newest.iter().find(|(claimed, _)| is_member && *claimed == op);
+        found.map(|(_, id)| *id)
     }
 
-    /// A replica whose state is not that of the majority must not go on; where there is no
-    /// majority nobody knows who is right, and nobody must.
-    fn judge_checkpoints(&self, effects: &mut Effects) {
-        let others: Vec<_> = self.others().map(|other| self.claims(other)).collect();
-        for (op, theirs) in &others {
-            let Some(own) = self.checkpoint_id_of(*op) else { continue };
-            if own == *theirs {
-                continue;
-            }
-            let count = |id: u128| others.iter().filter(|claim| **claim == (*op, id)).count();
+    /// The own checkpoints that there is something to compare with, the newest first.
+    fn comparable(&self) -> impl Iterator<Item = BlockRef> + use<> {
+        let Checkpoints { current, previous, .. } = self.checkpoints;
+        [current, previous].into_iter().filter(|checkpoint| !checkpoint.is_none())
+    }
+
+    /// Bit r: replica r says that this checkpoint is another one.
+    fn contradictions(&self, checkpoint: &BlockRef) -> u8 {
+        let own = checkpoint.checkpoint_id();
+        let is_other = |other: &ReplicaIndex| {
+            self.claimed(*other, checkpoint.op).is_some_and(|theirs| theirs != own)
+        };
+        self.others().filter(is_other).fold(0, |bits, other| bits | 1 << other.0)
+    }
+
+    /// The op of the newest checkpoint that others have otherwise, and which (bit r: replica r).
+    pub(super) fn diverged(&self) -> Option<(Op, u8)> {
+        let judged = self.comparable().map(|own| (own.op, self.contradictions(&own)));
+        judged.into_iter().find(|(_, others)| *others != 0)
+    }
+
+    /// A replica must not go on whose state is not that of a majority of all, nor one whose state
+    /// cannot be, whatever those say that were not heard: with two, or of four two against two,
+    /// nobody knows who is right. As long as there may be a majority, it is waited for: what is
+    /// acknowledged beyond the next checkpoint names this one, so the log does not go on for long,
+    /// and what led to it stays in the journals, for the one that was away to execute and to judge.
+    fn judge_checkpoints(&mut self, effects: &mut Effects) {
+        for checkpoint in self.comparable() {
+            let (op, own) = (checkpoint.op, checkpoint.checkpoint_id());
+            let theirs: Vec<u128> =
+                self.others().filter_map(|other| self.claimed(other, op)).collect();
+            let count = |id: u128| theirs.iter().filter(|claimed| **claimed == id).count();
+            let others = theirs.iter().filter(|id| **id != own);
+            let Some(other) = others.max_by_key(|id| count(**id)).copied() else { continue };
             let agree = 1 + count(own);
-            let unknown = others.iter().filter(|(claimed, _)| claimed != op).count();
+            let unknown = usize::from(self.replica_count) - 1 - theirs.len();
             let majority = usize::from(self.quorums.majority);
-            assert!(agree + unknown <= usize::from(self.replica_count));
-            assert!(count(*theirs) > 0);
-            log::error!("{self}: checkpoint {op} is {own:032x} here and {theirs:032x} elsewhere");
-            if count(*theirs) >= majority || agree + unknown < majority {
-                effects.fatal = Some(Fatal::new(
-                    FatalKind::CheckpointDiverged,
-                    format!(
-                        "replica {}: the checkpoint of op {op} is {own:032x} here, and \
-                         {theirs:032x} on {} of the {} replicas: the state here is not the \
-                         cluster's, or nobody's is; keep the data file for a look, and rebuild \
-                         the replica by `vsr recover --replica={}`",
-                        self.replica,
-                        count(*theirs),
-                        self.replica_count,
-                        self.replica
-                    ),
-                ));
-                return;
+            assert!(agree + unknown + count(other) <= usize::from(self.replica_count));
+            log::error!(
+                "{self}: diverged: checkpoint {op} is {own:032x} here and {other:032x} on {} of \
+                 the {} replicas",
+                count(other),
+                self.replica_count
+            );
+            if count(other) >= majority || agree + unknown < majority {
+                effects.fatal = Some(self.fatal_diverged(op, own, other, count(other)));
+                // Nobody would hear of it any more, and of two both have to know.
+                return self.send_pings(effects);
             }
         }
+    }
+
+    fn fatal_diverged(&self, op: Op, own: u128, other: u128, count: usize) -> Fatal {
+        let Self { replica, replica_count, .. } = self;
+        assert_ne!(own, other);
+        let (judgement, remedy) = if count >= usize::from(self.quorums.majority) {
+            ("the state here is not the cluster's", {
+                format!("rebuild the replica by `vsr recover --replica={replica}`")
+            })
+        } else {
+            ("no majority of the replicas can have the state that is here", {
+                "find out which data file is right before any of them is started again".to_owned()
+            })
+        };
+        Fatal::new(
+            FatalKind::CheckpointDiverged,
+            format!(
+                "replica {replica}: the checkpoint of op {op} is {own:032x} here, and {other:032x} \
+                 on {count} of the {replica_count} replicas: {judgement}; keep the data file for a \
+                 look (`vsr inspect integrity`), and {remedy}"
+            ),
+        )
     }
 }

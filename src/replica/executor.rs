@@ -101,6 +101,8 @@ pub struct Executor<S: StateMachine> {
     clients_max: u32,
     /// The checkpoint whose state is being taken over.
     loading: Option<CheckpointLoad>,
+    /// The next entry is a query that is not to be answered.
+    is_query_given_up: bool,
 }
 
 /// The state of a checkpoint is here.
@@ -159,6 +161,7 @@ impl<S: StateMachine> Executor<S> {
             query_reply_size_max: message_body_size_max,
             clients_max: geometry.clients_max,
             loading: None,
+            is_query_given_up: false,
         }
     }
 
@@ -171,6 +174,7 @@ impl<S: StateMachine> Executor<S> {
         self.sessions = Sessions::new(self.clients_max);
         self.op = load.checkpoint.op;
         self.entries_done = 0;
+        self.is_query_given_up = false;
         self.loading = Some(*load);
     }
 
@@ -388,6 +392,18 @@ impl<S: StateMachine> Executor<S> {
         CommitOutcome::Done
     }
 
+    /// Gives up what of `prepare` is next, if that is a query: it changes nothing, so nobody else
+    /// need know whether it was answered, and its client asks again. False if it is none, and so
+    /// must be executed. `prepare` is the one that was suspended.
+    pub fn give_up_query(&mut self, prepare: &Message) -> bool {
+        assert_eq!(prepare.prepare_header().op(), self.op + 1);
+        assert!(self.store.is_settled());
+        let next = Entries::new(prepare.body()).nth(self.entries_done as usize);
+        let (entry, _) = next.and_then(Result::ok).expect("an entry of it was suspended");
+        self.is_query_given_up = entry.operation == Operation::Query;
+        self.is_query_given_up
+    }
+
     /// What the rest of the prepare is going to touch is loaded together.
     fn prefetch(&self, prepare: &Message) {
         let mut keys = Keys::default();
@@ -411,6 +427,7 @@ impl<S: StateMachine> Executor<S> {
         }
         match entry.operation {
             Operation::Noop | Operation::Genesis => Ok(None),
+            Operation::Query if std::mem::take(&mut self.is_query_given_up) => Ok(None),
             Operation::Query => {
                 let (result, body) = self.run(placed)?;
                 // A query that writes is not to be had: nothing of it stays.

@@ -489,6 +489,37 @@ fn suspension_abandons_the_attempt_whatever_it_returned() {
 }
 
 #[test]
+fn a_query_that_is_given_up_is_left_out_and_nothing_else() {
+    let batch = [count(A, 1, 1, "before"), query("before"), count(B, 1, 1, "behind")];
+    let mut undisturbed = Fixture::with_sessions();
+    let expected = undisturbed.commit(&batch);
+    let mut counts = [0; 2];
+    for accesses in 0..30 {
+        let mut fixture = Fixture::with_sessions();
+        fixture.executor.store.suspend_after(accesses);
+        let prepare = prepare(2, fixture.timestamp, &batch);
+        let mut replies = Vec::new();
+        if fixture.executor.commit(&prepare, &mut replies) == CommitOutcome::Done {
+            break;
+        }
+        let is_query = replies.len() == 1;
+        assert_eq!(fixture.executor.give_up_query(&prepare), is_query);
+        assert_eq!(fixture.executor.commit(&prepare, &mut replies), CommitOutcome::Done);
+        fixture.executor.store = disarmed(std::mem::take(&mut fixture.executor.store));
+        if is_query {
+            assert_eq!(replies, [expected[0].clone(), expected[2].clone()]);
+        } else {
+            assert_eq!(replies, expected, "a write is never left out");
+        }
+        assert_eq!(fixture.executor.digest(), undisturbed.executor.digest());
+        // The next one is answered.
+        assert_eq!(fixture.commit(&[query("before")]).len(), 1);
+        counts[usize::from(is_query)] += 1;
+    }
+    assert!(counts[0] > 3 && counts[1] > 0, "{counts:?}");
+}
+
+#[test]
 fn suspension_that_the_store_knows_nothing_of_is_a_code() {
     let mut fixture = Fixture::with_sessions();
     let digest = content(&fixture);

@@ -52,6 +52,8 @@ pub mod sessions;
 #[cfg(test)]
 mod cluster_tests;
 #[cfg(test)]
+mod divergence_tests;
+#[cfg(test)]
 mod incarnations_tests;
 #[cfg(test)]
 mod replica_tests;

@@ -627,7 +627,7 @@ impl Replica {
 
     /// Something was committed: the links work.
     pub(super) fn primary_progressed(&mut self) {
-        if self.abdicating {
+        if self.abdicating && !self.is_block_overdue() {
             log::info!("{self}: the primary stays: its prepares are acknowledged again");
             self.abdicating = false;
             self.votes &= !(1 << self.replica.0);

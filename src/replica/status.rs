@@ -1,25 +1,24 @@
 //! F5: what an operator is told.
 
 use super::{Replica, Status};
-use crate::store::SyncProgress;
+use crate::store::{Store, SyncProgress};
 use crate::wire::{ClientId, Message, ReplicaStatus, StatusReport};
 
 impl Replica {
-    /// The answer to `request_status`; `sessions_count` and `sync` are the executor's to say.
-    pub fn status_message(
-        &self,
-        client: ClientId,
-        sessions_count: u32,
-        sync: &SyncProgress,
-    ) -> Message {
-        let body = self.status_report(sessions_count, sync).encode();
+    /// The answer to `request_status`; `sessions_count` and `store` are the executor's to say.
+    pub fn status_message(&self, client: ClientId, sessions_count: u32, store: &Store) -> Message {
+        let body = self.status_report(sessions_count, store).encode();
         let status = crate::wire::Status { client };
         Message::new(&self.author_for_clients(), status, &body)
     }
 
-    fn status_report(&self, sessions_count: u32, sync: &SyncProgress) -> StatusReport {
+    fn status_report(&self, sessions_count: u32, store: &Store) -> StatusReport {
         let syncing = self.syncing();
-        let sync = if syncing.is_some() { *sync } else { SyncProgress::default() };
+        let sync = store.sync_progress();
+        let blocks_missing = u32::try_from(sync.blocks_missing).unwrap_or(u32::MAX);
+        let sync = if syncing.is_some() { sync } else { SyncProgress::default() };
+        let counters = store.counters();
+        let (op_diverged, diverged) = self.diverged().unwrap_or((0, 0));
         let (op_sync, sync_ticks) = syncing.unwrap_or((0, 0));
         let offset = self.clock.offset(self.now.monotonic, self.now.realtime);
         let op_checkpoint = self.superblock.state().op_checkpoint();
@@ -66,6 +65,14 @@ impl Replica {
             table_op: self.table.op,
             incarnations: self.table.incarnations,
             heard: self.heard_bits(),
+            store_full: self.store_full,
+            awaits_block: self.awaits_block(),
+            diverged,
+            blocks_missing,
+            blocks_bad: counters.blocks_bad,
+            blocks_repaired: counters.blocks_repaired,
+            scrub_laps: counters.scrub_laps,
+            op_diverged,
             ..StatusReport::default()
         }
     }

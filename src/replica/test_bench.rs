@@ -250,6 +250,7 @@ impl Bench {
             self.pending.append(&mut effects.requests);
             self.sent.append(&mut effects.sends);
             effects.client_sends.clear();
+            effects.checkpoint_durable = None;
             if let Some(prepare) = effects.commit.take() {
                 let op = prepare.prepare_header().op();
                 self.executed.push(op);

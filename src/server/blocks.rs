@@ -13,6 +13,7 @@
 //!
 //! **Not here:** which blocks there are (`store`), and which checkpoint counts (`replica`).
 
+use super::missing::Missing;
 use super::{Observer, Server};
 use crate::bus::Peer;
 use crate::fatal::{Fatal, FatalKind};
@@ -30,7 +31,7 @@ const WANTED_TICKS: u64 = 20;
 /// Ticks between two looks whether a full disk has room again.
 const GROWTH_TICKS: u64 = 100;
 /// Ticks that a peer has to bring a block that is in no checkpoint here.
-const LOST_TICKS: u64 = 300;
+pub(super) const LOST_TICKS: u64 = 300;
 /// Ticks between two lines of the log on how far a sync has come.
 const SYNC_LOG_TICKS: u64 = 100;
 /// Ticks between two blocks that are read only to see whether they are still good.
@@ -46,6 +47,7 @@ pub(super) struct Blocks {
     ticks: u64,
     /// The tick since which a block is lost, or now.
     lost_since: u64,
+    pub(super) missing: Missing,
 }
 
 impl<S: StateMachine> Server<S> {
@@ -128,6 +130,7 @@ impl<S: StateMachine> Server<S> {
                 ),
             ));
         }
+        self.missing_tick()?;
         let ticks = self.blocks.ticks;
         if ticks.is_multiple_of(SYNC_LOG_TICKS) {
             self.log_sync();

@@ -20,6 +20,7 @@
 //! **Not here:** decisions. The protocol is the replica's, what a request does the executor's.
 
 mod blocks;
+mod missing;
 mod opening;
 mod requests;
 mod serve;
@@ -353,6 +354,11 @@ impl<S: StateMachine> Server<S> {
     fn drain<I: IO, O: Observer<S>>(&mut self, io: &mut I, observer: &mut O) -> Result<(), Fatal> {
         while !self.effects.is_empty() {
             if let Some(fatal) = self.effects.fatal.take() {
+                // What the others are to know of it.
+                for (to, message) in self.effects.sends.drain(..) {
+                    let _ = self.bus.send(Peer::Replica(to), &message);
+                }
+                self.bus.flush(io);
                 return Err(fatal);
             }
             assert!(self.effects.requests.len() <= EFFECTS_MAX);

@@ -234,9 +234,8 @@ impl<S: StateMachine> Server<S> {
     }
 
     pub(super) fn on_request_status(&mut self, request: &RequestStatus) {
-        let (sessions, sync) =
-            (self.executor.sessions_count(), self.executor.store().sync_progress());
-        let status = self.replica.status_message(request.client, sessions, &sync);
+        let (sessions, store) = (self.executor.sessions_count(), self.executor.store());
+        let status = self.replica.status_message(request.client, sessions, store);
         let _ = self.bus.send(Peer::Client(request.client), &status);
     }
 

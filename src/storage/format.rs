@@ -8,12 +8,15 @@
 //! Really writing it means that the disk has the room, that the file system will not have to find
 //! it later, and that no sector is read for the first time in an emergency.
 //!
+//! What the superblock says may be known only later ([`Format::prepared`]): then zeros take its
+//! place first, so that the last write needs no room that is not there already.
+//!
 //! **Invariants:** at most `WRITES_MAX` writes of at most `CHUNK_SIZE` bytes in flight; the
 //! superblock is the last write, alone.
 //!
 //! **Not here:** creating the file, its directory, whether there is one already.
 
-use super::layout::{Layout, SUPERBLOCK_COPIES, SUPERBLOCK_COPY_SIZE};
+use super::layout::{Geometry, Layout, SUPERBLOCK_COPIES, SUPERBLOCK_COPY_SIZE};
 use super::slot::Redundant;
 use super::superblock::{SuperblockState, superblock_zone};
 use super::{Request, Token};
@@ -33,12 +36,16 @@ const ZONE_SIZE: u64 = SUPERBLOCK_COPY_SIZE as u64 * SUPERBLOCK_COPIES as u64;
 /// A data file being written.
 #[derive(Debug)]
 pub struct Format {
-    state: SuperblockState,
+    cluster: ClusterId,
+    /// What the superblock is to say, once that is known.
+    state: Option<SuperblockState>,
     layout: Layout,
+    /// Zeros are to be written where the superblock will be.
+    is_place_due: bool,
     /// Where the next chunk begins.
     offset: u64,
     superblock_issued: bool,
-    /// By write id: bytes.
+    /// By write id: bytes, but for those of the zeros in the superblock's place.
     in_flight: BTreeMap<u32, u64>,
     write_next: u32,
     done: u64,
@@ -50,11 +57,20 @@ impl Format {
     /// Of a file whose superblock says `state`.
     pub fn new(state: &SuperblockState) -> Self {
         assert_eq!(state.invalid(), None);
-        let layout = Layout::new(state.geometry);
+        let format = Self::prepared(state.cluster, state.geometry);
+        Self { state: Some(state.clone()), is_place_due: false, ..format }
+    }
+
+    /// Of a file that has everything but a superblock, until [`Self::complete`] says what that is.
+    /// Without one it is no data file, and is refused by whoever opens it.
+    pub fn prepared(cluster: ClusterId, geometry: Geometry) -> Self {
+        let layout = Layout::new(geometry);
         let size = u32::try_from(CHUNK_SIZE).expect("1 MiB");
         Self {
-            state: state.clone(),
+            cluster,
+            state: None,
             layout,
+            is_place_due: true,
             offset: layout.headers_offset(0),
             superblock_issued: false,
             in_flight: BTreeMap::new(),
@@ -64,29 +80,51 @@ impl Format {
         }
     }
 
+    /// From here on it is known what the superblock says.
+    pub fn complete(&mut self, state: &SuperblockState) {
+        assert_eq!(state.invalid(), None);
+        assert_eq!((state.cluster, state.geometry), (self.cluster, self.layout.geometry));
+        assert!(self.is_prepared() && self.state.is_none());
+        self.state = Some(state.clone());
+    }
+
+    /// Whether everything but the superblock is durable.
+    pub fn is_prepared(&self) -> bool {
+        let is_issued = self.offset == self.layout.grid_offset() && !self.is_place_due;
+        is_issued && (self.in_flight.is_empty() || self.superblock_issued)
+    }
+
     /// Issues as many writes as may be in flight.
     pub fn advance(&mut self, requests: &mut Vec<Request>) {
         let end = self.layout.grid_offset();
         assert!(self.offset <= end);
+        if self.is_place_due {
+            self.is_place_due = false;
+            let zeros = self.zeros.slice(..to_usize(ZONE_SIZE));
+            self.push(0, zeros, 0, requests);
+        }
         while self.in_flight.len() < WRITES_MAX && self.offset < end {
             let size = CHUNK_SIZE.min(end - self.offset);
             let sectors = self.chunk(self.offset, size);
-            self.push(self.offset, sectors, requests);
+            self.push(self.offset, sectors, size, requests);
             self.offset += size;
         }
-        if self.offset == end && self.in_flight.is_empty() && !self.superblock_issued {
+        if let Some(state) = self.state.as_ref().filter(|_| self.is_prepared())
+            && !self.superblock_issued
+        {
+            let zone = superblock_zone(state).freeze();
             self.superblock_issued = true;
-            self.push(0, superblock_zone(&self.state).freeze(), requests);
+            self.push(0, zone, ZONE_SIZE, requests);
         }
     }
 
-    fn push(&mut self, offset: u64, sectors: Bytes, requests: &mut Vec<Request>) {
+    fn push(&mut self, offset: u64, sectors: Bytes, counted: u64, requests: &mut Vec<Request>) {
         assert!(offset.is_multiple_of(u64::from(SECTOR_SIZE)));
         assert!(offset + sectors.len() as u64 <= self.layout.grid_offset());
         assert!(crate::stdx::is_sectors(&sectors));
         let id = self.write_next;
         self.write_next += 1;
-        self.in_flight.insert(id, sectors.len() as u64);
+        self.in_flight.insert(id, counted);
         requests.push(Request::Write { token: Token::Scan { id }, offset, sectors });
     }
 
@@ -130,7 +168,7 @@ impl Format {
                 let next = at.next_multiple_of_from(prepares, slot_size);
                 if next == at {
                     let slot = u32::try_from((at - prepares) / slot_size).expect("a slot");
-                    buffer.put(start, &first_header(self.state.cluster, slot));
+                    buffer.put(start, &first_header(self.cluster, slot));
                 }
                 at = (at + 1).next_multiple_of_from(prepares, slot_size);
             }
@@ -143,7 +181,7 @@ impl Format {
         let mut sector = [0; SECTOR_SIZE as usize];
         let (entries, _) = sector.as_chunks_mut::<{ HEADER_SIZE as usize }>();
         for (slot, entry) in (index * HEADERS_PER_SECTOR..).zip(entries) {
-            *entry = first_header(self.state.cluster, slot);
+            *entry = first_header(self.cluster, slot);
         }
         sector
     }

@@ -72,6 +72,43 @@ fn a_formatted_file_opens_empty_in_all_geometries() {
 }
 
 #[test]
+fn a_prepared_file_has_all_its_room_and_is_no_data_file_until_it_is_complete() {
+    let state = state(3, geometry(4096, 64));
+    let total = Layout::new(state.geometry).grid_offset();
+    let mut disk = TestDisk::new(3);
+    disk.bytes = vec![0xaa; usize::try_from(total).unwrap()];
+    let mut format = Format::prepared(state.cluster, state.geometry);
+    let mut requests = Vec::new();
+    format.advance(&mut requests);
+    disk.submit(&mut requests);
+    while !format.is_prepared() {
+        assert!(!format.is_done());
+        let Some(Completion::Write(token)) = disk.complete() else { panic!("writes alone") };
+        format.on_write_done(token);
+        format.advance(&mut requests);
+        disk.submit(&mut requests);
+    }
+    assert!(disk.pending.is_empty(), "it waits for what the superblock is to say");
+    assert!(!disk.bytes.chunks_exact(4096).any(|sector| sector == [0xaa; 4096]));
+    let fatal = reopen(&disk).unwrap_err();
+    assert_eq!(fatal.kind, FatalKind::NotADataFile);
+    assert!(fatal.text.contains("vsr recover") && fatal.text.contains("remove it"), "{fatal}");
+
+    format.complete(&state);
+    format.advance(&mut requests);
+    assert_eq!(requests.len(), 1);
+    assert!(format.is_prepared() && !format.is_done());
+    disk.submit(&mut requests);
+    let Some(Completion::Write(token)) = disk.complete() else { panic!("the superblock") };
+    format.on_write_done(token);
+    format.advance(&mut requests);
+    assert!(requests.is_empty() && format.is_done());
+    assert_eq!(format.progress(), (total, total));
+    assert_eq!(disk.bytes.len() as u64, total);
+    assert_empty(&reopen(&disk).unwrap(), &state);
+}
+
+#[test]
 fn an_unfinished_format_is_not_a_data_file() {
     let state = state(3, geometry(4096, 64));
     let mut disk = TestDisk::new(3);
@@ -105,9 +142,18 @@ fn reopen(disk: &TestDisk) -> Result<Opened, Fatal> {
 #[test]
 fn what_is_not_a_data_file_is_named() {
     let mut disk = TestDisk::new(4);
-    assert_eq!(disk.open().unwrap_err().kind, FatalKind::NotADataFile);
-    disk.bytes = vec![0; 1 << 20];
-    assert_eq!(disk.open().unwrap_err().kind, FatalKind::NotADataFile);
+    for size in [0, 1 << 20] {
+        disk.bytes = vec![0; size];
+        let fatal = disk.open().unwrap_err();
+        assert_eq!(fatal.kind, FatalKind::NotADataFile);
+        assert!(fatal.text.contains("interrupted"), "{fatal}");
+    }
+    // Zeros are also what stands for sectors that cannot be read.
+    for copy in 0..4 {
+        disk.rot(copy * u64::from(SUPERBLOCK_COPY_SIZE));
+    }
+    assert!(!disk.open().unwrap_err().text.contains("interrupted"));
+    disk.unreadable.clear();
     Prng::from_seed(4).fill(&mut disk.bytes);
     assert_eq!(disk.open().unwrap_err().kind, FatalKind::NotADataFile);
 

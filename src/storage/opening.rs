@@ -24,6 +24,7 @@ use super::recovery::{Frame, JournalLost, Outcome, Recovery, Scanned};
 use super::slot::{Place, Redundant, Stored};
 use super::superblock::{
     CopyInvalid, Superblock, SuperblockCopies, SuperblockCopy, SuperblockState, superblock_select,
+    unfinished,
 };
 use super::{ReadResult, Request, Token};
 use crate::constants::{HEADER_SIZE, HEADERS_PER_SECTOR, SECTOR_SIZE};
@@ -216,6 +217,9 @@ impl Opening {
         }
         let copies: SuperblockCopies =
             std::mem::take(&mut self.copies).try_into().expect("each copy was read once");
+        if self.file_size == 0 {
+            return Err(unfinished());
+        }
         let number = superblock_select(&copies)?;
         let selected = copies[usize::from(number)].as_ref().expect("a valid copy was selected");
         let layout = Layout::new(selected.state.geometry);

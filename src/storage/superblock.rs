@@ -264,6 +264,8 @@ pub struct SuperblockCopy {
 pub enum CopyInvalid {
     /// It does not begin as a data file does.
     Magic,
+    /// Nothing but zeros: the file was begun and not finished.
+    Blank,
     /// It is intact and of this other version of the data file.
     Version(u16),
     /// It is intact and holds headers of this other version of the protocol.
@@ -321,7 +323,7 @@ impl SuperblockCopy {
         let u64_at = |at: usize| u64::from_le_bytes(*bytes[at..].first_chunk().expect("inside"));
         let block_ref_at = |at: usize| BlockRef::decode(bytes[at..].first_chunk().expect("inside"));
         if bytes[8..16] != MAGIC {
-            return Err(CopyInvalid::Magic);
+            return Err(if is_zero(bytes) { CopyInvalid::Blank } else { CopyInvalid::Magic });
         }
         let checksum = u32_at(0);
         if checksum != crc32c::crc32c(&bytes[CHECKED_OFFSET..]) {
@@ -381,8 +383,12 @@ impl SuperblockCopy {
     /// # Errors
     /// See [`CopyInvalid`].
     pub fn decode_read(result: &ReadResult, copy: u8) -> Result<Self, CopyInvalid> {
-        let decoded = Self::decode(result.buffer.as_ref(), copy);
-        if result.unreadable.is_empty() { decoded } else { decoded.and(Err(CopyInvalid::Damaged)) }
+        match Self::decode(result.buffer.as_ref(), copy) {
+            decoded if result.unreadable.is_empty() => decoded,
+            // Zeros stand for what could not be read.
+            Err(CopyInvalid::Blank) => Err(CopyInvalid::Magic),
+            decoded => decoded.and(Err(CopyInvalid::Damaged)),
+        }
     }
 }
 
@@ -474,7 +480,11 @@ fn nothing_valid(copies: &SuperblockCopies) -> Fatal {
             _ => {}
         }
     }
-    if reasons.iter().all(|reason| *reason == CopyInvalid::Magic) {
+    if reasons.iter().all(|reason| *reason == CopyInvalid::Blank) {
+        return unfinished();
+    }
+    let is_foreign = |reason| matches!(reason, CopyInvalid::Magic | CopyInvalid::Blank);
+    if reasons.iter().copied().all(is_foreign) {
         return Fatal::new(
             FatalKind::NotADataFile,
             "not a data file: none of the 4 copies of the superblock begins with \"vsr data\"; \
@@ -482,6 +492,15 @@ fn nothing_valid(copies: &SuperblockCopies) -> Fatal {
         );
     }
     lost("none of the 4 copies of the superblock is intact".to_owned())
+}
+
+/// The file was begun by a `format` or a `recover` that did not come to its end.
+pub(super) fn unfinished() -> Fatal {
+    Fatal::new(
+        FatalKind::NotADataFile,
+        "not a data file: it has no superblock, so it is what a `vsr format` or `vsr recover` has \
+         left that was interrupted: remove it, and run that command again",
+    )
 }
 
 fn lost(what: String) -> Fatal {

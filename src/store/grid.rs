@@ -51,6 +51,8 @@ pub(super) enum Reader {
     Walk { generation: u32, item: u32 },
     /// A peer, by the number it was given.
     Peer(u64),
+    /// Nobody: whether a block that is missing is bad still.
+    Again,
 }
 
 /// What a write was for.
@@ -207,6 +209,23 @@ impl Grid {
     /// What peers are to be asked for.
     pub(super) fn missing(&self) -> impl Iterator<Item = BlockRef> + '_ {
         self.missing.keys().copied()
+    }
+
+    /// The first of those that are missing for which a reader of this kind waits.
+    pub(super) fn missing_for(&self, of: impl Fn(&Reader) -> bool) -> Option<BlockRef> {
+        self.missing.iter().find(|(_, readers)| readers.iter().any(&of)).map(|(block, _)| *block)
+    }
+
+    /// A block is good here after all: who waited for it, if it was missing.
+    pub(super) fn found(&mut self, reference: &BlockRef) -> BTreeSet<Reader> {
+        self.missing.remove(reference).unwrap_or_default()
+    }
+
+    /// Attempts wait for none of the blocks that are missing any more.
+    pub(super) fn release_pages(&mut self) {
+        for readers in self.missing.values_mut() {
+            readers.remove(&Reader::Page);
+        }
     }
 
     pub(super) fn missing_count(&self, of: impl Fn(&Reader) -> bool) -> usize {

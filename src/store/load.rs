@@ -123,7 +123,13 @@ impl Store {
         let Token::ReadBlock { id } = token else { panic!("{token:?} is not a read of the store") };
         let Some((reference, reader, block)) = self.grid.on_read_done(id, result) else { return };
         match block {
-            Ok(block) => self.deliver(reader, &block, false),
+            Ok(block) => {
+                // What was bad a while ago may have been so on its way only.
+                for waiting in self.grid.found(&reference).into_iter().filter(|it| *it != reader) {
+                    self.deliver(waiting, &block, false);
+                }
+                self.deliver(reader, &block, false);
+            }
             Err(_) => self.on_bad_block(&reference, reader),
         }
     }
@@ -157,10 +163,35 @@ impl Store {
         self.grid.missing()
     }
 
+    /// The first of the [`Self::missing`] without which an attempt cannot go on, or a load; what a
+    /// sync misses is not among them.
+    pub fn awaited(&self) -> Option<BlockRef> {
+        self.grid.missing_for(|reader| {
+            matches!(reader, Reader::Page | Reader::LoadRoot | Reader::LoadFreeSet(_))
+        })
+    }
+
+    /// Attempts wait for blocks that are missing no longer: those that cannot do without one miss
+    /// it again when they are made again.
+    pub fn release_attempts(&mut self) {
+        self.grid.release_pages();
+    }
+
+    /// Reads what is missing again: for whoever has nobody to ask.
+    pub fn read_missing_again(&mut self, requests: &mut Vec<Request>) {
+        let left = READS_MAX - self.grid.reads_count(|reader| *reader == Reader::Again);
+        let missing: Vec<_> = self.grid.missing().take(left).collect();
+        for reference in missing.into_iter().filter(|_| !self.is_draining) {
+            if !self.grid.is_reading(&reference, Reader::Again) {
+                self.grid.read(&reference, Reader::Again, requests);
+            }
+        }
+    }
+
     /// The block is not what it should be.
     fn on_bad_block(&mut self, reference: &BlockRef, reader: Reader) {
         match reader {
-            Reader::Peer(_) => {}
+            Reader::Peer(_) | Reader::Again => {}
             Reader::Walk { .. } => self.on_walk_bad(reference, reader),
             Reader::Page | Reader::LoadRoot | Reader::LoadFreeSet(_) => {
                 self.grid.miss(reference, Some(reader));
@@ -178,6 +209,7 @@ impl Store {
                 self.peer_blocks.push(PeerBlock { requester, block: block.clone() });
                 Ok(())
             }
+            Reader::Again => Ok(()),
         };
         if let Err(reason) = taken {
             // Its checksums are right and it makes no sense: somebody wrote it so. A peer may have

@@ -770,6 +770,52 @@ fn rot_is_found_and_repaired() {
 }
 
 #[test]
+fn what_waits_for_a_missing_block_is_let_go_or_goes_on_when_it_reads_well() {
+    let mut node = Node::new(History::random(70), 4096, 8, 70);
+    node.advance_to(32);
+    node.settle();
+    node.reopen();
+    let disk = node.disk.bytes.clone();
+    let offset = usize::try_from(Layout::new(node.options.geometry).grid_offset()).unwrap();
+    node.disk.bytes[offset..].fill(0);
+    // Not by the steps of the others, which expect somebody to have it.
+    let miss = |node: &mut Node| {
+        assert_eq!(node.store.get(Table(0), b"key"), Err(Stop::Suspend));
+        node.store.abandon_overlay();
+        node.store.take_reads(&mut node.requests);
+        node.submit();
+        node.complete();
+        assert!(!node.store.is_ready());
+        node.store.awaited().expect("the first page of the tree")
+    };
+    let block = miss(&mut node);
+    assert_eq!(node.store.missing().collect::<Vec<_>>(), [block]);
+    node.store.release_attempts();
+    assert_eq!(node.store.awaited(), None);
+    assert!(node.store.is_ready(), "others may be tried");
+    assert_eq!(node.store.missing().count(), 1, "it is asked for all the same");
+    assert_eq!(miss(&mut node), block, "who cannot do without it waits again");
+    assert_eq!(node.store.counters().blocks_bad, 1);
+
+    let again = |node: &mut Node| {
+        node.store.read_missing_again(&mut node.requests);
+        node.store.read_missing_again(&mut node.requests);
+        assert_eq!(node.requests.len(), 1, "once at a time");
+        node.submit();
+        node.complete();
+    };
+    again(&mut node);
+    assert_eq!(node.store.awaited(), Some(block));
+    node.disk.bytes = disk;
+    again(&mut node);
+    assert_eq!((node.store.awaited(), node.store.missing().count()), (None, 0));
+    assert!(node.store.is_ready());
+    let model = node.history.model(node.op);
+    node.check(&model);
+    assert_eq!(node.store.counters().blocks_repaired, 0, "there was nothing to write");
+}
+
+#[test]
 fn a_block_that_was_written_early_and_rots_is_lost() {
     let history = History { keys_count: 3000, value_size_max: 300, ..History::random(68) };
     let mut node = Node::new(history, 4096, 1, 68);

@@ -5,7 +5,7 @@
 //! +-------+-------+-------+-------+-------+-------+-------+-------+-------+---
 //! |replica| count |status | born  |primary|synced | zero  | view  |logview| op …
 //! +-------+-------+-------+-------+-------+-------+-------+-------+-------+---
-//! ... one field after the other as in `StatusReport`, up to 241; zero up to 256
+//! ... one field after the other as in `StatusReport`, up to 280; zero up to 320
 //! ```
 //!
 //! **Invariants:** the size and the order are fixed by the version of the protocol; decoding is
@@ -233,12 +233,28 @@ report! {
         incarnations: [u64; REPLICAS_MAX as usize],
         /// Bit r: it is replica r, or heard it within the last 3 s.
         heard: u8,
+        /// Whether the grid cannot grow, so that the next checkpoint does not come about.
+        store_full: bool,
+        /// Whether execution waits for a block that is bad here and that nobody has sent yet.
+        awaits_block: bool,
+        /// Bit r: replica r has another checkpoint of the same op.
+        diverged: u8,
+        /// Blocks that are bad here, or not here yet, and that others are asked for.
+        blocks_missing: u32,
+        /// Blocks that were found bad since it started.
+        blocks_bad: u64,
+        /// Blocks that were bad and were written anew since it started.
+        blocks_repaired: u64,
+        /// How often everything in the newest checkpoint was read, to see whether it is good.
+        scrub_laps: u64,
+        /// The op of the checkpoint that others have otherwise; 0 if there is none.
+        op_diverged: Op,
     }
 }
 
 impl StatusReport {
     /// Bytes on the wire, the reserved ones included.
-    pub const SIZE: u32 = 256;
+    pub const SIZE: u32 = 320;
 
     /// Reads the body of a `status`. Total.
     ///
@@ -302,6 +318,14 @@ mod tests {
             table_op: 1,
             incarnations: [15, 16, 17, 0, 0, 0],
             heard: 0b110,
+            store_full: true,
+            awaits_block: true,
+            diverged: 0b010,
+            blocks_missing: 17,
+            blocks_bad: 18,
+            blocks_repaired: 19,
+            scrub_laps: 20,
+            op_diverged: 512,
         }
     }
 
@@ -310,7 +334,7 @@ mod tests {
         let report = example();
         assert_eq!(StatusReport::decode(&report.encode()), Ok(report));
         let (_, offset, size) = *StatusReport::FIELDS.last().expect("there are fields");
-        assert_eq!(offset + size, 241);
+        assert_eq!(offset + size, 280);
     }
 
     #[test]
@@ -322,12 +346,22 @@ mod tests {
             StatusReport::decode(&bytes)
         };
         assert!(with(0, 2).is_ok());
-        for (offset, value) in
-            [(0, 3), (1, 0), (1, 7), (2, 0), (2, 5), (3, 2), (4, 3), (5, 2), (6, 1), (241, 1)]
-        {
+        for (offset, value) in [
+            (0, 3),
+            (1, 0),
+            (1, 7),
+            (2, 0),
+            (2, 5),
+            (3, 2),
+            (4, 3),
+            (5, 2),
+            (6, 1),
+            (241, 2),
+            (280, 1),
+        ] {
             assert!(with(offset, value).is_err(), "{offset} {value}");
         }
-        for size in [0, 168, 255] {
+        for size in [0, 256, 319] {
             let error = Invalid::Size(u32::try_from(size).expect("small"));
             assert_eq!(StatusReport::decode(&valid[..size]), Err(error));
         }

@@ -116,6 +116,7 @@ impl Superblock {
 fn describe(reason: CopyInvalid) -> String {
     match reason {
         CopyInvalid::Magic => "does not begin with \"vsr data\"".to_owned(),
+        CopyInvalid::Blank => "zeros: the file was begun and not finished".to_owned(),
         CopyInvalid::Version(version) => format!("of version {version} of the data file"),
         CopyInvalid::Protocol(protocol) => format!("of version {protocol} of the protocol"),
         CopyInvalid::Misdirected(copy) => format!("holds copy {copy}: a misdirected write"),
