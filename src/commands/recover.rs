@@ -1,7 +1,7 @@
 //! F6: `vsr recover`: a new data file in the place of a replica's lost one.
 //!
 //! ```text
-//!   the file is there: refused ──► Recovery: look, prepare, ask, confirm, write ──► what comes next
+//!   the file is there: refused ──► Recovery: look, prepare, ask, confirm, write ──► what next
 //!                                     └ failed: what was created is removed, and how far it came
 //! ```
 //!

@@ -319,11 +319,12 @@ impl Replica {
         if durable.is_syncing() {
             return BlockRef::NONE;
         }
-        // What another one contradicts, and what came of it, is not to be taken over by a third: it
-        // would make up a majority, and has executed nothing.
+        // What is in doubt, and what came of it, is not to be taken over by a third: it would make
+        // up a majority, and has executed nothing.
+        let majority = self.quorums.majority;
         let is_agreed = |checkpoint: &BlockRef| {
-            let judged = self.comparable().filter(|own| own.op <= checkpoint.op);
-            judged.into_iter().all(|own| self.contradictions(&own) == 0)
+            let mut upto = self.comparable().filter(|own| own.op <= checkpoint.op);
+            !upto.any(|own| self.is_doubted(&own, majority))
         };
         let (new, old) = (durable.checkpoint, durable.checkpoint_previous);
         if self.geometry.is_proven(new.op, self.commit_max) && is_agreed(&new) {
@@ -349,11 +350,11 @@ impl Replica {
             log::warn!("{self}: start_view offers checkpoint {}, not proven", checkpoint.op);
             return false;
         }
-        let others = self.others().filter_map(|other| self.claimed(other, checkpoint.op));
-        if others.into_iter().any(|id| id != checkpoint.checkpoint_id()) {
-            log::error!("{self}: start_view offers checkpoint {}, on which others differ", {
-                checkpoint.op
-            });
+        // This one has not computed it, so it has no say.
+        if self.contradictions(&checkpoint) != 0
+            && self.confirmations(&checkpoint) < usize::from(self.quorums.majority)
+        {
+            log::error!("{self}: start_view offers checkpoint {}, in doubt", checkpoint.op);
             return false;
         }
         self.checkpoints.stuck || start.op > geometry.op_prepare_max(self.op_checkpoint())
@@ -499,17 +500,39 @@ impl Replica {
         self.others().filter(is_other).fold(0, |bits, other| bits | 1 << other.0)
     }
 
-    /// The op of the newest checkpoint that others have otherwise, and which (bit r: replica r).
+    /// Whether another replica contradicts this checkpoint, and less than so many agree on it.
+    fn is_doubted(&self, checkpoint: &BlockRef, quorum: u8) -> bool {
+        self.contradictions(checkpoint) != 0
+            && 1 + self.confirmations(checkpoint) < usize::from(quorum)
+    }
+
+    /// How many others say that they have this checkpoint.
+    fn confirmations(&self, checkpoint: &BlockRef) -> usize {
+        let id = Some(checkpoint.checkpoint_id());
+        self.others().filter(|other| self.claimed(*other, checkpoint.op) == id).count()
+    }
+
+    /// The op of the newest checkpoint that others have otherwise, while no majority is known to
+    /// have this one, and who they are (bit r: replica r).
     pub(super) fn diverged(&self) -> Option<(Op, u8)> {
-        let judged = self.comparable().map(|own| (own.op, self.contradictions(&own)));
-        judged.into_iter().find(|(_, others)| *others != 0)
+        let majority = self.quorums.majority;
+        let doubted = self.comparable().find(|own| self.is_doubted(own, majority))?;
+        Some((doubted.op, self.contradictions(&doubted)))
+    }
+
+    /// Whether the prepare of `op` would name a checkpoint that another replica has otherwise: too
+    /// few would acknowledge it, and its slot holds what led to that checkpoint.
+    pub(super) fn names_what_is_in_doubt(&self, op: Op) -> bool {
+        let named = self.geometry.checkpoint_named_by(op);
+        let mut own = self.comparable().filter(|own| own.op == named);
+        own.any(|own| self.is_doubted(&own, self.quorums.replication))
     }
 
     /// A replica must not go on whose state is not that of a majority of all, nor one whose state
     /// cannot be, whatever those say that were not heard: with two, or of four two against two,
     /// nobody knows who is right. As long as there may be a majority, it is waited for: what is
-    /// acknowledged beyond the next checkpoint names this one, so the log does not go on for long,
-    /// and what led to it stays in the journals, for the one that was away to execute and to judge.
+    /// prepared beyond the next checkpoint names this one, so the log does not go on for long, and
+    /// what led to it stays in the journals, for the one that was away to execute and to judge.
     fn judge_checkpoints(&mut self, effects: &mut Effects) {
         for checkpoint in self.comparable() {
             let (op, own) = (checkpoint.op, checkpoint.checkpoint_id());

@@ -52,7 +52,9 @@ fn stops(others: &[Option<u32>]) -> bool {
         }
     }
     let differ = others.iter().flatten().any(|checksum| *checksum != 1);
-    assert_eq!(replica.diverged().is_some(), differ);
+    let agree = 1 + others.iter().flatten().filter(|checksum| **checksum == 1).count();
+    let is_doubted = differ && agree <= usize::from(replica_count) / 2;
+    assert_eq!(replica.diverged().is_some(), is_doubted);
     assert!(fatal.as_ref().is_none_or(|fatal| fatal.kind == FatalKind::CheckpointDiverged));
     fatal.is_some()
 }
@@ -181,6 +183,28 @@ fn what_is_contradicted_is_offered_to_nobody() {
     bench.replica.checkpoints.previous = bench.replica.checkpoints.current;
     bench.replica.checkpoints.current = checkpoint(2 * OP, 5);
     assert_eq!(bench.replica.checkpoint_offered(), BlockRef::NONE);
+}
+
+#[test]
+fn a_primary_prepares_nothing_that_names_what_is_in_doubt() {
+    let mut replica = replica(3, 1);
+    // The log may go on to the next checkpoint, and no further.
+    assert!(!replica.names_what_is_in_doubt(2 * OP + 1));
+    assert_eq!(claim(&mut replica, 1, OP, 2), None);
+    assert!(!replica.names_what_is_in_doubt(2 * OP));
+    assert!(replica.names_what_is_in_doubt(2 * OP + 1));
+    assert!(replica.names_what_is_in_doubt(3 * OP));
+    // The third is heard: there is a majority, and the other one has to go.
+    assert_eq!(claim(&mut replica, 2, OP, 1), None);
+    assert!(!replica.names_what_is_in_doubt(2 * OP + 1));
+    assert_eq!(replica.diverged(), None);
+    // Of four, two are enough to go on, and no majority.
+    let mut replica = self::replica(4, 1);
+    assert_eq!(claim(&mut replica, 1, OP, 2), None);
+    assert!(replica.names_what_is_in_doubt(2 * OP + 1));
+    assert_eq!(claim(&mut replica, 2, OP, 1), None);
+    assert!(!replica.names_what_is_in_doubt(2 * OP + 1));
+    assert_eq!(replica.diverged(), Some((OP, 0b0010)));
 }
 
 #[test]

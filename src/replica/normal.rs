@@ -226,6 +226,7 @@ impl Replica {
             && (self.pipeline.is_empty() || !self.checkpoint_is_late())
             && !self.log_is_full()
             && self.journal.can_write(self.op + 1)
+            && !self.names_what_is_in_doubt(self.op + 1)
     }
 
     /// Seals what has gathered, as long as there is room in the pipeline.

@@ -354,11 +354,9 @@ impl<S: StateMachine> Server<S> {
     fn drain<I: IO, O: Observer<S>>(&mut self, io: &mut I, observer: &mut O) -> Result<(), Fatal> {
         while !self.effects.is_empty() {
             if let Some(fatal) = self.effects.fatal.take() {
-                // What the others are to know of it.
-                for (to, message) in self.effects.sends.drain(..) {
-                    let _ = self.bus.send(Peer::Replica(to), &message);
+                if fatal.kind == FatalKind::CheckpointDiverged {
+                    self.tell_last(io);
                 }
-                self.bus.flush(io);
                 return Err(fatal);
             }
             assert!(self.effects.requests.len() <= EFFECTS_MAX);
@@ -392,6 +390,14 @@ impl<S: StateMachine> Server<S> {
             }
         }
         Ok(())
+    }
+
+    /// This replica ends, and the others are to know why.
+    fn tell_last<I: IO>(&mut self, io: &mut I) {
+        for (to, message) in self.effects.sends.drain(..) {
+            let _ = self.bus.send(Peer::Replica(to), &message);
+        }
+        self.bus.flush(io);
     }
 
     fn execute<O: Observer<S>>(&mut self, prepare: &Message, observer: &mut O) {
