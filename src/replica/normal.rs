@@ -352,7 +352,9 @@ impl Replica {
         self.pipeline.push_back(InFlight { id: header.id(), oks: 0 });
         self.journal.insert_header(&header);
         self.learn_table(&message, effects);
-        if self.view_is_durable() || !self.is_born() {
+        // A genesis is the same each time: its body may lie in the slot already, whole.
+        let is_due = !self.journal.is_writing(&header.id());
+        if is_due && (self.view_is_durable() || !self.is_born()) {
             self.journal.write_prepare(&message, &mut effects.requests);
         }
         self.broadcast(&message, effects);
