@@ -1,6 +1,8 @@
 //! F5: one bare replica: what goes in, what comes out. Its peers are messages made by hand, its
 //! disk is a vector whose requests complete when the test says so.
 
+mod prepare_ok;
+
 use super::cluster_tests::{Disk, format, open};
 use super::*;
 use crate::constants::ENTRY_SIZE;
@@ -351,7 +353,6 @@ fn primary() -> (Bench, Vec<Message>) {
 }
 
 // ---- durability
-
 #[test]
 fn view_change_superblock_pending_sends_nothing_of_the_view() {
     let mut bench = Bench::with_log(2, &log_of(&[0]), 0, 2);
