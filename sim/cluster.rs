@@ -36,7 +36,7 @@ use vsr::state_machine::kv::{self, OperationResult, Outcome, Request, Scan};
 use vsr::stdx::Prng;
 use vsr::storage::superblock::superblock_zone;
 use vsr::storage::{Format, Request as StorageRequest, SuperblockState};
-use vsr::wire::{ClusterId, Command, Header, Message, ReplicaIndex};
+use vsr::wire::{ClusterId, Command, Header, Message, Op, ReplicaIndex};
 
 #[cfg(test)]
 #[path = "scenarios/hooks_cluster.rs"]
@@ -76,6 +76,22 @@ pub(crate) struct Repairs {
 }
 
 impl Repairs {
+    /// All of them, by name.
+    pub(crate) fn counts(&self) -> [(&'static str, u64); 10] {
+        [
+            ("prepares", self.prepares),
+            ("headers", self.headers),
+            ("view_changes", self.view_changes),
+            ("heads", self.heads),
+            ("checkpoints", self.checkpoints),
+            ("syncs", self.syncs),
+            ("blocks", self.blocks),
+            ("blocks_lost", self.blocks_lost),
+            ("files_refused", self.files_refused),
+            ("files_recovered", self.files_recovered),
+        ]
+    }
+
     /// What the replica did in this life.
     fn add(&mut self, server: &Server<Machine>) {
         let counters = server.replica().counters();
@@ -104,6 +120,8 @@ struct ReplicaSlot {
     file: FileFate,
     /// Its file is being recovered.
     recovery: Option<Recovery>,
+    /// The op of the checkpoint that was last looked for on its disk in this life.
+    surveyed: Op,
     /// What was last noted of it.
     noted: (u64, u64, u64, u64),
 }
@@ -202,6 +220,7 @@ impl Cluster {
             is_member: false,
             file: FileFate::Whole,
             recovery: None,
+            surveyed: 0,
             noted: (0, 0, 0, 0),
         });
         let clients = (replicas..processes).map(|process| {
@@ -327,6 +346,14 @@ impl Cluster {
         let wait = u64::try_from(wait.as_nanos()).expect("a tick");
         world.scheduler.end_turn(process, wait);
         let index = u8::try_from(process).expect("at most six");
+        self.checkers.on_bounds(index, &server.bounds()).map_err(Failure::Correctness)?;
+        if let Some(root) = replica.checkpoint_complete_durable()
+            && root.op > slot.surveyed
+        {
+            slot.surveyed = root.op;
+            let found = world.disks[process].survey(CLUSTER, root);
+            self.checkers.on_blocks(index, root.op, found).map_err(Failure::Correctness)?;
+        }
         self.checkers.on_state(index, state).map_err(Failure::Correctness)?;
         let mut spoken = std::mem::take(&mut self.spoken);
         world.network.take_spoken(&mut spoken);
@@ -570,6 +597,7 @@ impl Cluster {
         world.disks[replica].crash(&mut world.scheduler);
         world.scheduler.stop(replica);
         self.replicas[replica].restart_at = world.scheduler.now() + restart;
+        self.replicas[replica].surveyed = 0;
         self.replicas[replica].noted = (0, 0, 0, 0);
         self.checkers.on_restart(u8::try_from(replica).expect("at most six"));
     }
@@ -727,9 +755,9 @@ impl Cluster {
     ///
     /// `core_recovering_head`: a log is begun by a view-change quorum of replicas whose head is
     /// certain. There are not as many, and no primary is left whose log the others could take. Each
-    /// head that is uncertain is so for a slot above it that the disk has hurt: a slot at most, or
-    /// one replica alone, is within what the atlas allows; more than one replica, in different
-    /// chunks, is not always.
+    /// head that is uncertain is so for a slot above it that the replica takes for damaged, and that
+    /// the disk has hurt: one replica alone is within what the atlas allows; more than one, in
+    /// different chunks, is not always.
     pub(crate) fn excuse(&self, core: &[usize]) -> Option<&'static str> {
         // Nothing after the genesis was ever committed, since nobody may acknowledge it.
         if !self.is_born() && self.replicas.iter().any(|slot| slot.file.is_lost()) {
@@ -750,11 +778,7 @@ impl Cluster {
             }
             let disk = &self.world.borrow().disks[index];
             let geometry = self.options.geometry();
-            let op_max = geometry.op_prepare_ok_max(replica.op_checkpoint());
-            let slot_of = |op: u64| {
-                u32::try_from(op % u64::from(geometry.journal_slots)).expect("of few slots")
-            };
-            if !(replica.op() + 1..=op_max).any(|op| disk.is_hurt(slot_of(op))) {
+            if !replica.ops_uncertain().any(|op| disk.is_hurt(geometry.slot(op))) {
                 return None;
             }
         }
@@ -791,16 +815,20 @@ impl Cluster {
         states
     }
 
-    /// Shows the checkers what lies in the slots of a core that has agreed.
-    pub(crate) fn show_journals(&mut self, core: &[usize]) {
+    /// Shows the checkers what lies on the disks of a core that has agreed.
+    pub(crate) fn show_disks(&mut self, core: &[usize]) {
         let slots = u64::from(self.options.geometry().journal_slots);
         for &index in core {
             let Some(server) = &self.replicas[index].server else { continue };
             let replica = server.replica();
             let disk = &self.world.borrow().disks[index];
+            let index = u8::try_from(index).expect("at most six");
+            if let Some(root) = replica.checkpoint_complete_durable() {
+                // It is told by the report.
+                let _ = self.checkers.on_blocks(index, root.op, disk.survey(CLUSTER, root));
+            }
             for op in replica.op_checkpoint() + 1..=replica.commit_min() {
                 if !disk.is_hurt(u32::try_from(op % slots).expect("of few slots")) {
-                    let index = u8::try_from(index).expect("at most six");
                     self.checkers.on_slot(index, op, disk.prepare_of(op));
                 }
             }

@@ -11,10 +11,12 @@ use super::scheduler::MS;
 use super::speed::Speed;
 use crate::cli::Sim;
 use std::io::Write;
-use std::process::{Child, Command, ExitCode, Stdio};
-use std::time::Duration;
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc;
 use vsr::constants::TICK_NS;
-use vsr::io::{Event, IO, MioIO, MioOptions};
+use vsr::io::{IO, MioIO, MioOptions};
 use vsr::stdx::defect;
 
 /// The exit status of a usage error.
@@ -80,75 +82,105 @@ fn draw_seed() -> std::io::Result<u64> {
     Ok(MioIO::new(MioOptions { development: true, ..MioOptions::default() })?.entropy())
 }
 
+/// How a child ended.
+struct Ended {
+    seed: u64,
+    status: i32,
+    /// All that it said.
+    text: String,
+    /// Real, ns.
+    took: u64,
+}
+
+/// What many runs came to.
+#[derive(Default)]
+struct Tally {
+    done: u64,
+    speed: Speed,
+    failed: Vec<(u64, i32, String)>,
+    excused: Vec<(u64, String)>,
+}
+
 /// Runs `count` seeds, as many at a time as there are cores.
 fn many(arguments: &Sim, count: u64) -> Result<u8, (u8, String)> {
     let fail = |error: std::io::Error| (STATUS_SYSTEM, format!("child processes: {error}"));
-    let Some(end) = arguments.from.checked_add(count) else {
-        return Err((
-            STATUS_USAGE,
-            format!("--from {} --seeds {count}: more than there are", arguments.from),
-        ));
+    let from = arguments.from;
+    let Some(end) = from.checked_add(count) else {
+        return Err((STATUS_USAGE, format!("--from {from} --seeds {count}: more than there are")));
     };
     // What no seed takes is said once.
-    options_of(arguments.from, &arguments.settings).map_err(|reason| (STATUS_USAGE, reason))?;
+    options_of(from, &arguments.settings).map_err(|reason| (STATUS_USAGE, reason))?;
     let program = std::env::current_exe().map_err(fail)?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let from = arguments.from;
-    let mut seeds = from..end;
-    let mut running: Vec<(u64, Child, u64)> = Vec::new();
-    let mut speed = Speed::default();
-    let mut failed: Vec<(u64, i32, String)> = Vec::new();
-    let mut excused: Vec<(u64, String)> = Vec::new();
-    let mut done = 0;
-    let mut io =
-        MioIO::new(MioOptions { development: true, ..MioOptions::default() }).map_err(fail)?;
     let flags = report::flags(arguments);
     report::say(&format!(
         "seeds {from} to {}: vsr sim --seeds {count} --from {from}{flags}",
         end - 1
     ));
+    let next = AtomicU64::new(from);
+    let (sender, receiver) = mpsc::channel();
+    let result: std::io::Result<Tally> = std::thread::scope(|scope| {
+        for _ in 0..cores {
+            let (sender, next, program) = (sender.clone(), &next, &program);
+            scope.spawn(move || run_children(program, arguments, next, end, &sender));
+        }
+        drop(sender);
+        let mut tally = Tally::default();
+        for ended in receiver {
+            tally.note(ended?, count);
+        }
+        Ok(tally)
+    });
+    let tally = result.map_err(fail)?;
+    eprintln!("\n{}", tally.speed.line());
+    assert_eq!(tally.done, count, "each seed was run");
+    report::say(&format!("hash     {:016x}", tally.speed.hash()));
+    Ok(judge_many(count, tally.failed, tally.excused, &flags))
+}
+
+/// Runs seeds, one after the other, until there is none below `end`, or nobody wants to hear of it.
+fn run_children(
+    program: &Path,
+    arguments: &Sim,
+    next: &AtomicU64,
+    end: u64,
+    sender: &mpsc::Sender<std::io::Result<Ended>>,
+) {
     loop {
-        while running.len() < cores
-            && let Some(seed) = seeds.next()
-        {
-            running.push((seed, spawn(&program, seed, arguments).map_err(fail)?, io.monotonic()));
+        let seed = next.fetch_add(1, Ordering::Relaxed);
+        if seed >= end || sender.send(run_child(program, seed, arguments)).is_err() {
+            return;
         }
-        let mut ended = None;
-        for (index, (_, child, _)) in running.iter_mut().enumerate() {
-            if child.try_wait().map_err(fail)?.is_some() {
-                ended = Some(index);
-                break;
-            }
-        }
-        let Some(index) = ended else {
-            if running.is_empty() {
-                break;
-            }
-            let mut events: Vec<Event> = Vec::new();
-            io.run(Duration::from_millis(2), &mut events);
-            continue;
-        };
-        let (seed, child, start) = running.remove(index);
-        let took = io.monotonic() - start;
-        let output = child.wait_with_output().map_err(fail)?;
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        speed.note(seed, &text, took);
-        let last = text.lines().last().unwrap_or("no output").to_owned();
+    }
+}
+
+/// Runs a seed in a process of its own. What it says is read as it comes, however much it is.
+fn run_child(program: &Path, seed: u64, arguments: &Sim) -> std::io::Result<Ended> {
+    let mut clock = MioIO::new(MioOptions { development: true, ..MioOptions::default() })?;
+    let start = clock.monotonic();
+    let output = command(program, seed, arguments).output()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let status = output.status.code().unwrap_or(STATUS_CRASH);
+    Ok(Ended { seed, status, text, took: clock.monotonic() - start })
+}
+
+impl Tally {
+    /// Takes in how one of `count` runs ended.
+    fn note(&mut self, ended: Ended, count: u64) {
+        let Ended { seed, status, text, took } = ended;
+        self.speed.note(seed, &text, took);
         if let Some(line) = text.lines().find(|line| line.starts_with("excused ")) {
-            excused.push((seed, line.to_owned()));
+            self.excused.push((seed, line.to_owned()));
         }
-        let status = output.status.code().unwrap_or(STATUS_CRASH);
         if status != 0 {
+            let last = text.lines().last().unwrap_or("no output").to_owned();
             eprintln!("\r{status} {last}");
-            failed.push((seed, status, last));
+            self.failed.push((seed, status, last));
         }
-        done += 1;
+        self.done += 1;
+        let Self { done, failed, excused, .. } = self;
         eprint!("\r{done} of {count}, {} failed, {} excused ", failed.len(), excused.len());
     }
-    eprintln!("\n{}", speed.line());
-    assert_eq!(done, count, "each seed was run");
-    report::say(&format!("hash     {:016x}", speed.hash()));
-    Ok(judge_many(count, failed, excused, &flags))
 }
 
 /// What many runs came to, on stdout, and as an exit status.
@@ -176,7 +208,7 @@ fn judge_many(
     u8::try_from(status).unwrap_or(u8::MAX)
 }
 
-fn spawn(program: &std::path::Path, seed: u64, arguments: &Sim) -> std::io::Result<Child> {
+fn command(program: &Path, seed: u64, arguments: &Sim) -> Command {
     let mut command = Command::new(program);
     command.arg("sim").arg(seed.to_string());
     for (name, value) in &arguments.settings {
@@ -185,5 +217,6 @@ fn spawn(program: &std::path::Path, seed: u64, arguments: &Sim) -> std::io::Resu
     if let Some(name) = &arguments.defect {
         command.arg("--defect").arg(name);
     }
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()
+    command.stdin(Stdio::null()).stderr(Stdio::null());
+    command
 }

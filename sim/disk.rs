@@ -18,7 +18,9 @@
 //! | `Headers` | as written | corrupt, unreadable, lost |
 //! | `Both` | corrupt, unreadable | corrupt, unreadable |
 //!
-//! A replica whose file may be lost is one of those that may damage a chunk, in every chunk.
+//! A replica whose file may be lost is one of those that may damage a chunk, in every chunk. Whoever
+//! may damage the first chunk may damage blocks of the grid, in any way: corrupt, unreadable, lost;
+//! not misdirected.
 //!
 //! Of the superblock, one copy of each disk may be damaged. With one or two replicas no journal is
 //! damaged, with one no superblock either: there is nobody, or not always somebody, to ask.
@@ -45,8 +47,9 @@ use vsr::constants::{HEADER_SIZE, HEADERS_PER_SECTOR, SECTOR_SIZE};
 use vsr::io::{Event, FileToken, OpenError};
 use vsr::stdx::{AlignedBuffer, Prng};
 use vsr::storage::layout::{SUPERBLOCK_COPIES, SUPERBLOCK_COPY_SIZE};
-use vsr::storage::{Geometry, Layout};
-use vsr::wire::{Header, Message, Op, Prepare, PrepareId};
+use vsr::storage::{Geometry, Layout, ReadResult, Request};
+use vsr::store::survey::{self, CheckpointSurvey};
+use vsr::wire::{BlockRef, ClusterId, Header, Message, Op, Prepare, PrepareId};
 
 #[cfg(test)]
 #[path = "scenarios/hooks_disk.rs"]
@@ -105,7 +108,7 @@ enum Place {
     Superblock { copy: u8 },
     Headers { chunk: u32 },
     Prepare { slot: u32 },
-    Grid,
+    Grid { block: u32 },
 }
 
 #[derive(Debug)]
@@ -141,6 +144,8 @@ pub(crate) struct Disk {
     hurt_prepares: BTreeSet<u32>,
     /// The slots of which the header is damaged, or a marker says so.
     hurt_headers: BTreeSet<u32>,
+    /// The blocks of the grid that are damaged.
+    hurt_blocks: BTreeSet<u32>,
     in_flight: BTreeMap<u64, (FileToken, Operation)>,
     operation_next: u64,
     /// One more than the highest slot that was written since the format.
@@ -183,7 +188,7 @@ impl Atlas {
                         _ => prng.index(candidates.len()),
                     };
                     let replica = candidates.swap_remove(place);
-                    let kinds = [Damage::Prepares, Damage::Headers, Damage::Both];
+                    let kinds = [Damage::Prepares, Damage::Prepares, Damage::Headers, Damage::Both];
                     atlas.chunks[replica][chunk] = kinds[prng.index(kinds.len())];
                 }
             }
@@ -214,6 +219,7 @@ impl Disk {
             unreadable: BTreeSet::new(),
             hurt_prepares: BTreeSet::new(),
             hurt_headers: BTreeSet::new(),
+            hurt_blocks: BTreeSet::new(),
             in_flight: BTreeMap::new(),
             operation_next: 0,
             slots_used: 0,
@@ -241,6 +247,7 @@ impl Disk {
         self.unreadable.clear();
         self.hurt_prepares.clear();
         self.hurt_headers.clear();
+        self.hurt_blocks.clear();
         self.slots_used = 0;
         self.exists = false;
         self.is_new = false;
@@ -420,7 +427,7 @@ impl Disk {
         scheduler.trace.mix(u64::from(crc32c::crc32c(bytes)));
         if self.may_damage(offset, true) {
             if self.options.write_lost.happens(&mut self.prng) {
-                self.hurt(offset);
+                self.hurt_all(offset, bytes.len());
                 return scheduler.fault(replica, Fault::WriteLost, offset, bytes.len() as u64);
             }
             if self.options.write_misdirected.happens(&mut self.prng)
@@ -527,10 +534,19 @@ impl Disk {
     }
 
     fn store(&mut self, offset: u64, bytes: &[u8]) {
-        if let Place::Headers { chunk } = self.place(offset) {
-            for (chunk, sector) in (chunk..).zip(bytes.chunks(SECTOR)) {
-                self.note_headers(chunk, sector);
+        match self.place(offset) {
+            Place::Headers { chunk } => {
+                for (chunk, sector) in (chunk..).zip(bytes.chunks(SECTOR)) {
+                    self.note_headers(chunk, sector);
+                }
             }
+            Place::Grid { block } if !self.hurt_blocks.is_empty() => {
+                assert_eq!(self.layout.geometry.block_size, SECTOR_SIZE, "a sector is a block");
+                for (block, _) in (block..).zip(bytes.chunks(SECTOR)) {
+                    self.hurt_blocks.remove(&block);
+                }
+            }
+            _ => {}
         }
         let first = usize::try_from(offset).expect("some MiB") / SECTOR;
         for (index, chunk) in (first..).zip(bytes.chunks(SECTOR)) {
@@ -572,7 +588,17 @@ impl Disk {
             Place::Prepare { slot } => {
                 self.hurt_prepares.insert(slot);
             }
-            Place::Grid => {}
+            Place::Grid { block } => {
+                self.hurt_blocks.insert(block);
+            }
+        }
+    }
+
+    /// Notes that all of a write is damaged.
+    fn hurt_all(&mut self, offset: u64, size: usize) {
+        self.hurt(offset);
+        if let Place::Grid { .. } = self.place(offset) {
+            (0..size).step_by(SECTOR).for_each(|at| self.hurt(offset + at as u64));
         }
     }
 
@@ -592,6 +618,37 @@ impl Disk {
     /// Whether the header or the prepare of `slot` was damaged and not written anew since.
     pub(crate) fn is_hurt(&self, slot: u32) -> bool {
         self.hurt_prepares.contains(&slot) || self.hurt_headers.contains(&slot)
+    }
+
+    /// How many blocks of a checkpoint lie here, without those that were damaged and not written
+    /// anew since, and what is beneath them.
+    ///
+    /// # Errors
+    /// A block that is not there, though nothing has damaged it.
+    pub(crate) fn survey(&self, cluster: ClusterId, root: BlockRef) -> Result<u64, String> {
+        let (sound, faults) = self.survey_faults(cluster, root);
+        let is_unexplained =
+            |fault: &&survey::Fault| !self.hurt_blocks.contains(&fault.reference.index);
+        match faults.iter().find(is_unexplained) {
+            None => Ok(sound),
+            Some(fault) => Err(format!("block {:?}: {}", fault.reference, fault.what)),
+        }
+    }
+
+    /// How many blocks of a checkpoint are sound, and what is wrong with the others.
+    fn survey_faults(&self, cluster: ClusterId, root: BlockRef) -> (u64, Vec<survey::Fault>) {
+        let geometry = self.layout.geometry;
+        let mut survey =
+            CheckpointSurvey::new(cluster, geometry, self.size(), root, BlockRef::NONE);
+        while let Some(request) = survey.next_read() {
+            let Request::Read { offset, size, .. } = request else {
+                unreachable!("a survey changes nothing");
+            };
+            let mut buffer = AlignedBuffer::zeroed(size);
+            self.load(offset / SECTOR as u64, &mut buffer);
+            survey.on_read_done(ReadResult { buffer, unreadable: Vec::new() });
+        }
+        (survey.blocks_sound_all(), survey.take_faults())
     }
 
     /// Zeroes what cannot be read, and lists it.
@@ -621,7 +678,9 @@ impl Disk {
         } else if offset < prepares {
             Place::Headers { chunk: small((offset - headers) / SECTOR as u64) }
         } else if offset >= self.layout.grid_offset() {
-            Place::Grid
+            let start = self.layout.grid_offset();
+            let block_size = u64::from(self.layout.geometry.block_size);
+            Place::Grid { block: small((offset - start) / block_size) }
         } else {
             let slot = (offset - prepares) / u64::from(self.layout.geometry.message_size);
             Place::Prepare { slot: small(slot) }
@@ -648,7 +707,7 @@ impl Disk {
             },
             // Whoever may lose the first chunk of the journal may lose any block: there is always
             // a replica that may not. What refers to a block tells a lie from it.
-            Place::Grid => self.chunks[0] != Damage::Nothing,
+            Place::Grid { .. } => self.chunks[0] != Damage::Nothing,
         }
     }
 
@@ -656,9 +715,12 @@ impl Disk {
     fn misdirect(&mut self, offset: u64) -> Option<u64> {
         let Place::Prepare { slot } = self.place(offset) else { return None };
         let reach = (self.slots_used + 1).min(self.layout.geometry.journal_slots);
-        let target = u32::try_from(self.prng.below(u64::from(reach))).expect("a slot");
-        let target_offset = self.layout.prepare_offset(target);
-        (target != slot && self.may_damage(target_offset, true)).then_some(target_offset)
+        let first = u32::try_from(self.prng.below(u64::from(reach))).expect("a slot");
+        // The first from there on that may be lost.
+        let targets = (first..reach).chain(0..first).filter(|target| *target != slot);
+        targets
+            .map(|target| self.layout.prepare_offset(target))
+            .find(|target| self.may_damage(*target, true))
     }
 
     fn note_superblock(&self, scheduler: &mut Scheduler, offset: u64) {

@@ -139,12 +139,4 @@ impl FaultCounts {
     pub(crate) fn count(&self, fault: Fault) -> u64 {
         self.counts[fault as usize]
     }
-
-    /// Adds those of another run.
-    #[cfg(test)]
-    pub(crate) fn add(&mut self, other: &Self) {
-        for (count, more) in self.counts.iter_mut().zip(&other.counts) {
-            *count += more;
-        }
-    }
 }

@@ -229,11 +229,11 @@ impl Options {
     }
 
     fn draw_cluster(&mut self, prng: &mut Prng) {
-        self.replicas = one_of(prng, [1, 2, 3, 3, 3, 3, 4, 5, 5, 6]);
+        self.replicas = one_of(prng, [1, 1, 2, 3, 3, 3, 3, 3, 4, 5, 5, 6]);
         self.clients = prng.range_inclusive(1, 12);
-        self.requests = one_of(prng, [40, 100, 300, 600]);
+        self.requests = one_of(prng, [40, 100, 300, 600, 1000, 1000]);
         self.sessions = one_of(prng, [2, 8, 64, 4096]);
-        self.slots = one_of(prng, [64, 64, 128, 256, 1024]);
+        self.slots = one_of(prng, [64, 64, 64, 64, 128, 256, 1024]);
         self.message_size = one_of(prng, [4096, 8192, 16384]);
         self.cache = one_of(prng, [16, 64, 256, 65536]);
         self.pipeline = one_of(prng, [1, 2, 4, 8, 8, 16, 29]).min(self.slots / 8);
@@ -243,7 +243,7 @@ impl Options {
         self.query_percent = one_of(prng, [0, 50, 100]);
         self.session_calls = one_of(prng, [1, 3, 20, 1000]);
         self.vanish = one_of(prng, [0, 300_000, 1_000_000]);
-        self.think_mean = one_of(prng, [0, 1000, 50_000, 500_000]);
+        self.think_mean = one_of(prng, [0, 1000, 1000, 50_000, 500_000]);
         self.call_timeout = one_of(prng, [500_000, 3_000_000, 10_000_000]);
         self.turn_time = one_of(prng, [1, 20, 200]);
     }
@@ -254,7 +254,7 @@ impl Options {
         self.loss = mood.fault(prng, [1000, 20_000, 100_000, 300_000]);
         self.duplicate = mood.fault(prng, [1000, 50_000, 500_000]);
         self.corrupt = mood.fault(prng, [100, 1000, 10_000]);
-        self.reset = mood.fault(prng, [100, 1000, 20_000]);
+        self.reset = mood.fault(prng, [500, 2000, 20_000]);
         self.reorder = mood.fault(prng, [1]);
         self.path_capacity = mood.fault(prng, [3, 6, 20]);
         self.short = mood.fault(prng, [1000, 100_000, 800_000]);
@@ -280,15 +280,15 @@ impl Options {
         self.write_mean = one_of(prng, [50, 500, 5000, 30_000, 200_000, 1_000_000]);
         self.write_corrupt = mood.fault(prng, [2000, 20_000, 100_000]);
         self.write_lost = mood.fault(prng, [2000, 20_000, 100_000]);
-        self.write_misdirected = mood.fault(prng, [2000, 20_000, 100_000]);
+        self.write_misdirected = mood.fault(prng, [50_000, 100_000]);
         self.read_corrupt = mood.fault(prng, [2000, 20_000, 100_000]);
-        self.unreadable = mood.fault(prng, [1000, 10_000, 50_000]);
+        self.unreadable = mood.fault(prng, [1000, 20_000, 50_000]);
         self.rot = mood.fault(prng, [200_000, 1_000_000]);
         self.whole_at_crash = one_of(prng, [0, 100_000, 500_000, 1_000_000]);
     }
 
     fn draw_processes(&mut self, mood: Mood, prng: &mut Prng) {
-        self.crash = mood.fault(prng, [200, 1000, 5000]);
+        self.crash = mood.fault(prng, [500, 2000, 5000]);
         self.crash_silent = mood.fault(prng, [300_000, 1_000_000]);
         self.crash_opening = mood.fault(prng, [100_000, 500_000]);
         self.restart_mean = one_of(prng, [20_000, 300_000, 3_000_000]);
@@ -300,7 +300,11 @@ impl Options {
         self.clock_jump_max = one_of(prng, [50_000, 10_000_000, 3_600_000_000, 30_000_000_000_000]);
         self.file_lost = mood.fault(prng, [50_000, 300_000, 1_000_000]);
         self.disk_full = mood.fault(prng, [200_000, 800_000, 1_000_000]);
-        self.recover = one_of(prng, [0, 500_000, 1_000_000]);
+        self.recover = one_of(prng, [0, 500_000, 1_000_000, 1_000_000]);
+        if self.file_lost > 0 {
+            // A file is lost at a crash: there must be some.
+            self.crash = self.crash.max(1000);
+        }
     }
 
     /// The geometry of the data files.

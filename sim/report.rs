@@ -66,19 +66,7 @@ pub(crate) fn tail(outcome: &Outcome) -> String {
             lines.push(format!("fault    {:<20} {count:>10}", fault.name()));
         }
     }
-    let repairs = outcome.repairs;
-    for (name, count) in [
-        ("prepares", repairs.prepares),
-        ("headers", repairs.headers),
-        ("view_changes", repairs.view_changes),
-        ("heads", repairs.heads),
-        ("checkpoints", repairs.checkpoints),
-        ("syncs", repairs.syncs),
-        ("blocks", repairs.blocks),
-        ("blocks_lost", repairs.blocks_lost),
-        ("files_refused", repairs.files_refused),
-        ("files_recovered", repairs.files_recovered),
-    ] {
+    for (name, count) in outcome.repairs.counts() {
         lines.push(format!("repair   {name:<20} {count:>10}"));
     }
     for report in &outcome.reports {

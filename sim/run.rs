@@ -151,7 +151,7 @@ pub(crate) fn run(seed: u64, options: Options, is_logged: bool) -> Outcome {
     }
     let finals = match (&failure, excuse) {
         (None, None) => {
-            cluster.show_journals(&core);
+            cluster.show_disks(&core);
             cluster.finals(&core)
         }
         _ => Vec::new(),

@@ -1,10 +1,11 @@
 //! The simulator as a whole: the same seed is the same run, seeds pass, and every fault happens.
 
 use super::cluster::Cluster;
-use super::fault::{Fault, FaultCounts};
+use super::fault::Fault;
 use super::options::Options;
 use super::run::{Outcome, options_of, run};
 use super::scheduler::SECOND;
+use std::collections::BTreeMap;
 use vsr::stdx::Prng;
 
 fn run_seed(seed: u64) -> Outcome {
@@ -21,20 +22,34 @@ fn the_same_seed_is_the_same_run() {
     assert_ne!(run_seed(1).hash, run_seed(2).hash);
 }
 
+/// In how many of a hundred seeds each kind of fault must happen at least.
+const FAULT_SEEDS_MIN: u32 = 5;
+
 #[test]
-fn seeds_pass_and_every_fault_happens() {
-    let mut counts = FaultCounts::new();
+fn seeds_pass_and_every_fault_repair_and_comparison_happens() {
+    let mut seeds: BTreeMap<&str, u32> = Fault::ALL.iter().map(|fault| (fault.name(), 0)).collect();
+    let mut repairs: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut compared: BTreeMap<&str, u64> = BTreeMap::new();
     for seed in 1..=100 {
         let outcome = run_seed(seed);
         assert_eq!(outcome.failure, None, "seed {seed}");
-        counts.add(&outcome.counts);
+        for fault in Fault::ALL {
+            let happened = outcome.counts.count(*fault) > 0;
+            *seeds.entry(fault.name()).or_default() += u32::from(happened);
+        }
+        for (name, count) in outcome.repairs.counts() {
+            *repairs.entry(name).or_default() += count;
+        }
+        for report in &outcome.reports {
+            *compared.entry(report.name).or_default() += report.compared;
+        }
     }
-    let missing: Vec<&str> = Fault::ALL
-        .iter()
-        .filter(|fault| counts.count(**fault) == 0)
-        .map(|fault| fault.name())
-        .collect();
-    assert_eq!(missing, Vec::<&str>::new());
+    let rare: Vec<_> = seeds.iter().filter(|(_, count)| **count < FAULT_SEEDS_MIN).collect();
+    assert_eq!(rare, Vec::new());
+    let never = |counts: &BTreeMap<&'static str, u64>| -> Vec<&str> {
+        counts.iter().filter(|(_, count)| **count == 0).map(|(name, _)| *name).collect()
+    };
+    assert_eq!((never(&repairs), never(&compared)), (Vec::new(), Vec::new()));
 }
 
 /// Replicas and clients in a world without faults.

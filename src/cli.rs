@@ -305,9 +305,9 @@ struct RawSim {
     #[arg(long, value_name = "N", conflicts_with = "seed",
         value_parser = clap::value_parser!(u64).range(1..))]
     seeds: Option<u64>,
-    /// The first of them
-    #[arg(long, value_name = "SEED", default_value_t = 1, requires = "seeds")]
-    from: u64,
+    /// The first of them [default: 1]
+    #[arg(long, value_name = "SEED", conflicts_with = "seed", requires = "seeds")]
+    from: Option<u64>,
     /// Print a line for each event
     #[arg(long, conflicts_with = "seeds")]
     log: bool,
@@ -465,6 +465,7 @@ impl Raw {
             RawCommand::Inspect(raw) => Command::Inspect(raw.valid()),
             RawCommand::Demo { keep } => Command::Demo { keep },
             RawCommand::Sim(RawSim { seed, seeds, from, log, settings, defect }) => {
+                let from = from.unwrap_or(1);
                 Command::Sim(Sim { seed, seeds, from, log, settings, defect })
             }
             RawCommand::Version => Command::Version,

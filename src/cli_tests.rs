@@ -292,3 +292,18 @@ fn inspect_with_every_part() {
     refused("inspect superblock");
     refused("inspect superblock --all x");
 }
+
+#[test]
+fn sim_with_one_seed_or_many() {
+    let sim = |line: &str| match parse(line) {
+        Ok(Command::Sim(sim)) => (sim.seed, sim.seeds, sim.from),
+        other => panic!("{line}: {other:?}"),
+    };
+    assert_eq!(sim("sim 7"), (Some(7), None, 1));
+    assert_eq!(sim("sim --seeds 5"), (None, Some(5), 1));
+    assert_eq!(sim("sim --seeds 5 --from 9"), (None, Some(5), 9));
+    assert!(refused("sim 7 --from 9").contains("cannot be used with '--from"));
+    assert!(refused("sim --from 9").contains("--seeds"));
+    refused("sim 7 --seeds 5");
+    refused("sim --seeds 0");
+}

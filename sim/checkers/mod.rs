@@ -4,6 +4,9 @@
 //!   driver ── on_commit ──────► commits, digests, checkpoints: the log, as it is executed
 //!          ── on_state ───────► commits, monotonic,      the state after each turn
 //!                               checkpoints
+//!          ── on_bounds ──────► bounds                   how full queues are
+//!          ── on_blocks ──────► blocks                   a checkpoint as the disk has it
+//!          ── on_slot ────────► journal                  a slot as the disk has it
 //!          ── on_restart ─────► commits, monotonic       a process life ends
 //!          ── on_view_spoken ─► monotonic                what others have heard
 //!          ── on_reply ───────► replies                  what replicas send to clients
@@ -27,6 +30,8 @@
 
 mod acknowledged;
 mod at_most_once;
+mod blocks;
+mod bounds;
 pub(crate) mod call;
 mod checkpoints;
 mod commits;
@@ -42,6 +47,8 @@ mod replies;
 
 pub(crate) use call::{Call, CallResult, Observed, Record, Row};
 
+use blocks::Blocks;
+use bounds::Bounds;
 use bytes::Bytes;
 use checkpoints::Checkpoints;
 use commits::Commits;
@@ -53,6 +60,7 @@ use ledger::Ledger;
 use monotonic::Monotonic;
 use replies::Replies;
 use std::collections::BTreeMap;
+use vsr::stdx::Bound;
 use vsr::wire::{BlockRef, Message, Op, Parent, PrepareId, View};
 
 /// The most characters of a byte string in a message.
@@ -65,6 +73,8 @@ pub(crate) struct Checkers {
     commits: Commits,
     digests: Digests,
     checkpoints: Checkpoints,
+    blocks: Blocks,
+    bounds: Bounds,
     journal: Journal,
     monotonic: Monotonic,
     replies: Replies,
@@ -149,6 +159,8 @@ impl Checkers {
             commits: Commits::new(replica_count),
             digests: Digests::new(replica_count),
             checkpoints: Checkpoints::new(replica_count),
+            blocks: Blocks::default(),
+            bounds: Bounds::default(),
             journal: Journal::default(),
             monotonic: Monotonic::new(replica_count),
             replies: Replies::default(),
@@ -228,6 +240,30 @@ impl Checkers {
         }
     }
 
+    /// So full are all queues of a replica after a turn.
+    ///
+    /// # Errors
+    /// If there is more than there may be.
+    pub(crate) fn on_bounds(&mut self, replica: u8, bounds: &[Bound]) -> Result<(), String> {
+        assert!(replica < self.replica_count);
+        named("bounds", self.bounds.on_turn(replica, bounds))
+    }
+
+    /// The superblock of a replica says that it has the checkpoint of `op` in full, of which so many
+    /// blocks are on its disk, or what is not.
+    ///
+    /// # Errors
+    /// If there is something that is not.
+    pub(crate) fn on_blocks(
+        &mut self,
+        replica: u8,
+        op: Op,
+        found: Result<u64, String>,
+    ) -> Result<(), String> {
+        assert!(replica < self.replica_count);
+        named("blocks", self.blocks.on_checkpoint(replica, op, found))
+    }
+
     /// The replica's process ended, in whatever way; the next events are of another one on the same
     /// disk.
     pub(crate) fn on_restart(&mut self, replica: u8) {
@@ -292,7 +328,9 @@ impl Checkers {
             self.commits.report(),
             self.digests.report(),
             self.checkpoints.report(),
+            self.blocks.report(),
             self.journal.report(),
+            self.bounds.report(),
             self.monotonic.report(),
             self.replies.report(),
         ];

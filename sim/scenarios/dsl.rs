@@ -264,6 +264,16 @@ impl Scenario {
         self.cluster.recovery(index).map(Recovery::obstacle)
     }
 
+    /// The checkpoint that it takes over from others, by its superblock.
+    pub(super) fn syncing(&self, who: Who) -> Option<Op> {
+        self.agreed(who, Replica::op_syncing_durable)
+    }
+
+    /// Whether all of the checkpoint that it stands on lies on its disk.
+    pub(super) fn is_whole(&self, who: Who) -> bool {
+        self.resolve(who).into_iter().all(|index| self.cluster.is_whole(index))
+    }
+
     pub(super) fn to_repair(&self, who: Who) -> u64 {
         self.each(who).map(|replica| replica.ops_to_repair() as u64).sum()
     }

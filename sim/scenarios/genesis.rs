@@ -1,8 +1,9 @@
 //! The birth of a cluster, and files that were lost before it or after.
 
-use super::Survives;
 use super::dsl::*;
 use super::script::Rule;
+use super::{Survives, Target};
+use vsr::replica::Status;
 use vsr::wire::{Ping, Prepare, PrepareOk};
 
 #[test]
@@ -62,6 +63,29 @@ fn genesis_crash_of_anybody_at_any_moment_delays_it() {
             }
         }
     }
+}
+
+#[test]
+fn genesis_over_a_damaged_header_is_prepared_again() {
+    // What the slot held is not known, so that its marker stays until the genesis is there; a crash
+    // leaves the body of the genesis beneath it.
+    let mut t = Scenario::unborn(3);
+    t.cut(R0, __);
+    t.cut(__, R0);
+    t.run_until("all live", |t| t.is(R_, Status::Normal));
+    t.on(R0).stop();
+    t.on(R0).corrupt(Target::HeaderSector(1));
+    t.on(R0).start();
+    t.run_for(200);
+    assert_eq!(t.op(R0), 0);
+    t.on(R0).slow_writes(1000);
+    t.join(__, __);
+    t.run_until("it is prepared", |t| t.op(R0) == 1);
+    t.on(R0).stop_leaving(Survives::Prepares);
+    t.on(R0).slow_writes(0);
+    t.on(R0).start();
+    assert_eq!(t.op(R0), 0, "the slot may have held something else");
+    t.finish();
 }
 
 #[test]

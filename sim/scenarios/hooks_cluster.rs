@@ -62,6 +62,12 @@ impl Cluster {
         self.server(replica).map(Server::replica)
     }
 
+    /// Whether all of the checkpoint that the replica stands on lies on its disk.
+    pub(crate) fn is_whole(&self, replica: usize) -> bool {
+        let root = self.replica(replica).and_then(Replica::checkpoint_complete_durable);
+        root.is_some_and(|root| self.world.borrow().disks[replica].is_whole(CLUSTER, root))
+    }
+
     /// What the replica tells an operator.
     pub(crate) fn report(&self, replica: usize) -> Option<StatusReport> {
         let server = self.server(replica)?;

@@ -6,7 +6,7 @@
 use super::{Disk, Operation, Place, SECTOR};
 use crate::sim::random::{Delay, Ppm};
 use vsr::storage::Geometry;
-use vsr::wire::Op;
+use vsr::wire::{BlockRef, ClusterId, Op};
 
 /// All sectors of a disk.
 pub(crate) type Image = Vec<Option<std::rc::Rc<[u8]>>>;
@@ -39,6 +39,8 @@ pub(crate) enum Target {
     HeaderSector(Op),
     /// A copy of the superblock.
     Superblock(u8),
+    /// Every block that was ever written.
+    Blocks,
 }
 
 impl Disk {
@@ -68,11 +70,15 @@ impl Disk {
                 self.layout.headers_offset(slot / per_sector) + entry
             }
             Target::Superblock(copy) => self.layout.superblock_offset(copy),
+            Target::Blocks => self.layout.grid_offset(),
         }
     }
 
     /// Damages what lies there: some bits are others, in each header of a whole sector.
     pub(crate) fn corrupt(&mut self, target: Target) {
+        if target == Target::Blocks {
+            return self.corrupt_blocks();
+        }
         let offset = usize::try_from(self.offset(target)).expect("some MiB");
         let place = &mut self.sectors[offset / SECTOR];
         let mut sector = [0; SECTOR];
@@ -86,6 +92,23 @@ impl Disk {
             _ => sector[offset % SECTOR + 17] ^= 0x55,
         }
         *place = Some(sector.as_slice().into());
+    }
+
+    fn corrupt_blocks(&mut self) {
+        let first = usize::try_from(self.layout.grid_offset()).expect("some MiB") / SECTOR;
+        let written = self.sectors.iter_mut().zip(0..).skip(first);
+        for (place, block) in written.filter_map(|(place, at)| Some((place.as_mut()?, at - first)))
+        {
+            let mut sector = place.to_vec();
+            sector[17] ^= 0x55;
+            *place = sector.into();
+            self.hurt_blocks.insert(u32::try_from(block).expect("a few"));
+        }
+    }
+
+    /// Whether all blocks of a checkpoint lie here, whatever happened to them.
+    pub(crate) fn is_whole(&self, cluster: ClusterId, root: BlockRef) -> bool {
+        self.survey_faults(cluster, root).1.is_empty()
     }
 
     /// It can no longer be read.

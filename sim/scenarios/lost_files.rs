@@ -5,7 +5,7 @@ use super::dsl::*;
 use super::script::Rule;
 use vsr::recovery::{Obstacle, OldFile, Stage};
 use vsr::replica::Status;
-use vsr::wire::{Prepare, Reply};
+use vsr::wire::{DoViewChange, Prepare, Reply};
 
 /// The replica dies, and its file is lost.
 fn lose(t: &mut Scenario, who: Who) -> Who {
@@ -246,6 +246,35 @@ fn lost_file_found_again_after_its_recovery_is_refused() {
     t.on(R2).start();
     t.on(R2).dies("another data file");
     assert_eq!(t.view(A0), view, "it has no vote");
+    t.request(3);
+    t.finish();
+}
+
+#[test]
+fn lost_file_found_again_has_no_vote_that_counts() {
+    // It hears of the view, and promises, with what it had long ago, to begin the next one.
+    let mut t = Scenario::new(3);
+    t.request(5);
+    t.run();
+    t.on(R2).stop();
+    let image = t.on(R2).image();
+    t.on(R2).lose_file();
+    recover(&mut t, R2);
+    t.request(3);
+    t.run();
+    t.on(R2).stop();
+    t.on(R2).bring_back(&image);
+    let primary = t.by_index(A0);
+    let other = if primary == R0 { R1 } else { R0 };
+    let view = t.view(other);
+    t.on(primary).stop();
+    t.record();
+    t.on(R2).start();
+    t.run_for(5000);
+    assert!(!t.recorded(DoViewChange::CODE, R2, other).is_empty());
+    assert_eq!(t.view(other), view, "another file counts for the replica");
+    t.on(primary).start();
+    t.on(R2).dies("another data file");
     t.request(3);
     t.finish();
 }

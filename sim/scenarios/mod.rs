@@ -81,6 +81,7 @@ mod recovery;
 mod repair;
 mod script;
 mod sessions;
+mod sync;
 mod view_change;
 
 use crate::sim::checkers::{Call, CallResult};

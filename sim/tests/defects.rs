@@ -28,6 +28,8 @@ const CHECKERS: &[&str] = &[
     "commits",
     "digests",
     "checkpoints",
+    "blocks",
+    "bounds",
     "monotonic",
     "replies",
     "order",
@@ -132,6 +134,37 @@ cases! {
         "slots=64" "replicas=3" "requests=1000" "think_mean=1000" "read_percent=10" "keys=100"
         "value_size=3000" "cache=16" "clients=12" "session_calls=1000" "vanish=0" "sessions=4096"
         "disk_full=0";
+    "prepare_ok_before_header":
+        "replicas=3" "pipeline=29" "crash=20000" "restart_mean=20000" "write_mean=30000"
+        "delay_mean=1000" "delay_min=0" "loss=300000" "rolling=0" "crash_silent=0"
+        "write_corrupt=100000" "write_lost=100000" "write_misdirected=0" "unreadable=0"
+        "read_corrupt=0" "rot=0" "file_lost=0" "disk_full=0" "clients=12" "think_mean=1000"
+        "requests=1000" "session_calls=1000" "vanish=0" "slots=512" "partition=0" "pause=0" "clog=0";
+    "prepare_ok_beyond":
+        "slots=64" "replicas=3" "requests=1000" "think_mean=1000" "crash=1000"
+        "restart_mean=3000000" "write_mean=5000" "clients=12" "session_calls=1000" "vanish=0"
+        "sessions=64" "disk_full=800000" "file_lost=0";
+    "nack_corrupt_named":
+        "replicas=3" "pipeline=29" "crash=5000" "rolling=10000" "restart_mean=300000" "loss=20000"
+        "delay_mean=100000" "write_mean=500" "write_corrupt=100000" "write_lost=100000"
+        "write_misdirected=100000" "unreadable=100000" "clients=12" "think_mean=1000"
+        "requests=1000" "session_calls=1000" "vanish=0" "slots=512" "partition=0" "pause=0"
+        "clog=0";
+    "lost_log_kept":
+        "replicas=3" "pipeline=29" "crash=5000" "restart_mean=300000" "write_mean=200000"
+        "delay_mean=30000" "clients=12" "think_mean=1000" "requests=1000" "session_calls=1000"
+        "vanish=0" "partition=30000" "partition_isolate=1" "partition_mean=500000";
+    "sync_complete_early":
+        "slots=64" "replicas=3" "requests=1000" "think_mean=1000" "crash=5000"
+        "restart_mean=300000" "write_mean=30000" "clients=12" "session_calls=1000" "vanish=0"
+        "sessions=64" "disk_full=0" "file_lost=0";
+    "timestamp_forgotten":
+        "slots=64" "replicas=1" "requests=1000" "think_mean=50000" "crash=20000"
+        "restart_mean=20000" "write_mean=50" "read_mean=50" "clock_jump=10000"
+        "clock_jump_max=10000000" "disk_full=0";
+    "gathers_without_end":
+        "replicas=3" "clients=64" "sessions=2" "think_mean=0" "pipeline=1" "write_mean=200000"
+        "turn_time=1000" "session_calls=1000";
 }
 
 /// How a run ended.

@@ -71,7 +71,7 @@ pub use peer::{Identity, Peer};
 
 use crate::constants::{HEADER_SIZE, PIPELINE_MAX, REPLICAS_MAX};
 use crate::io::{IO, SocketId};
-use crate::stdx::Prng;
+use crate::stdx::{Bound, Prng};
 use crate::wire::{ClientId, ClusterId, Message, Receiver, ReplicaIndex};
 use connection::{Class, Connection, State};
 use counters::LogLimit;
@@ -728,6 +728,26 @@ impl MessageBus {
             Class::Unknown => self.unknown_bodies.release(charged),
             Class::Client => self.client_bodies.release(charged),
         }
+    }
+
+    /// How full everything is that the table at the head of this file bounds.
+    pub fn bounds(&self) -> Vec<Bound> {
+        let others = self.clients.len() + self.unknown.len();
+        let budget = |name, budget: &Budget| Bound::new(name, budget.used, budget.max as u64);
+        let mut bounds = vec![
+            Bound::new("connections", others, u64::from(self.config.connections_max)),
+            budget("client_body_bytes", &self.client_bodies),
+            budget("unknown_body_bytes", &self.unknown_bodies),
+            budget("client_queue_bytes", &self.client_queues),
+        ];
+        let limits = self.limits(Peer::Replica(ReplicaIndex(0)));
+        for connection in self.replicas.iter().flatten().filter_map(|id| self.connections.get(id)) {
+            let Limits { count_max, size_max } = limits;
+            let queue = &connection.queue;
+            bounds.push(Bound::new("messages_to_replica", queue.count(), count_max as u64));
+            bounds.push(Bound::new("bytes_to_replica", queue.size(), size_max as u64));
+        }
+        bounds
     }
 
     fn invariants(&self) {

@@ -56,6 +56,11 @@ impl SendQueue {
         self.messages.is_empty()
     }
 
+    /// How many messages wait.
+    pub(super) fn count(&self) -> usize {
+        self.messages.len()
+    }
+
     /// The bytes of memory that are held.
     pub(super) fn size(&self) -> usize {
         self.size

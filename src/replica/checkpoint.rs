@@ -27,6 +27,7 @@
 use super::executor::Loaded;
 use super::{Effects, Replica, Status};
 use crate::fatal::{Fatal, FatalKind};
+use crate::stdx::defect;
 use crate::storage::SuperblockState;
 use crate::wire::{BlockRef, Message, Op, ReplicaIndex, RequestBlocks, StartView};
 
@@ -148,6 +149,14 @@ impl Replica {
         durable.op_complete
     }
 
+    /// The checkpoint that the data file names and has in full; `None` before the first one, and
+    /// while one is being taken over.
+    pub fn checkpoint_complete_durable(&self) -> Option<BlockRef> {
+        let durable = self.superblock.state();
+        let is_there = !durable.checkpoint.is_none() && !durable.is_syncing();
+        is_there.then_some(durable.checkpoint)
+    }
+
     /// The op of the checkpoint that the data file says is being taken over from others.
     pub fn op_syncing_durable(&self) -> Option<Op> {
         let durable = self.superblock.state();
@@ -247,7 +256,9 @@ impl Replica {
         assert!(table.is_none_or(|table| table.op <= self.table.op));
         self.checkpoints.loading = false;
         let timestamp_end = header.command.timestamp + u64::from(header.command.entry_count);
-        self.timestamp_next = self.timestamp_next.max(timestamp_end);
+        if !defect!("timestamp_forgotten") {
+            self.timestamp_next = self.timestamp_next.max(timestamp_end);
+        }
         self.checkpoints.progress = (self.commit_min, self.tick);
         if self.is_syncing() {
             log::info!("{self}: checkpoint {} is complete", self.checkpoints.current.op);
@@ -379,6 +390,9 @@ impl Replica {
         self.checkpoints.stuck = false;
         self.checkpoints.awaits_block = false;
         assert!(self.is_syncing());
+        if defect!("sync_complete_early") {
+            self.checkpoints.op_complete = checkpoint.op;
+        }
         self.counters.syncs += 1;
         assert!(self.commit_max >= self.commit_min);
         assert!(start.op >= checkpoint.op);

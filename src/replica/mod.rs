@@ -27,6 +27,7 @@
 //!
 //! **Not here:** sockets, files, clocks, the state machine, the sessions.
 
+mod bounds;
 mod checkpoint;
 mod commit;
 mod effects;
@@ -55,6 +56,8 @@ mod cluster_tests;
 mod divergence_tests;
 #[cfg(test)]
 mod incarnations_tests;
+#[cfg(test)]
+mod prepare_ok_tests;
 #[cfg(test)]
 mod replica_tests;
 #[cfg(test)]
@@ -706,6 +709,9 @@ impl Replica {
                 self.journal.on_write_done(token, &mut durable);
                 for id in durable {
                     self.on_prepare_durable(&id, effects);
+                }
+                if defect!("prepare_ok_before_header") && self.status == Status::Normal {
+                    self.send_prepare_oks(effects);
                 }
                 self.progress(effects);
             }

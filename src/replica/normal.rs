@@ -57,7 +57,7 @@ pub enum NotGathered {
 }
 
 /// The requests that may gather, in messages' worth of bytes.
-const GATHERED_MESSAGES_MAX: u64 = 4;
+pub(super) const GATHERED_MESSAGES_MAX: u64 = 4;
 
 impl Replica {
     /// Where a request goes.
@@ -142,7 +142,7 @@ impl Replica {
                 return Err(NotGathered::Reject(RejectReason::StoreFull));
             }
         }
-        if self.is_gathering_full() {
+        if self.is_gathering_full() && !defect!("gathers_without_end") {
             return Err(NotGathered::Ignore("the queue is full"));
         }
         if !is_query {
@@ -225,6 +225,8 @@ impl Replica {
             && self.pipeline.len() < self.geometry.pipeline as usize
             && (self.pipeline.is_empty() || !self.checkpoint_is_late())
             && !self.log_is_full()
+            // What is prepared stays in memory until it is executed.
+            && self.op < self.commit_min + self.cache_ops_max()
             && self.journal.can_write(self.op + 1)
             && !self.names_what_is_in_doubt(self.op + 1)
     }
@@ -353,7 +355,9 @@ impl Replica {
         self.pipeline.push_back(InFlight { id: header.id(), oks: 0 });
         self.journal.insert_header(&header);
         self.learn_table(&message, effects);
-        if self.view_is_durable() || !self.is_born() {
+        // A genesis is the same each time: its body may lie in the slot already, whole.
+        let is_due = !self.journal.is_writing(&header.id());
+        if is_due && (self.view_is_durable() || !self.is_born()) {
             self.journal.write_prepare(&message, &mut effects.requests);
         }
         self.broadcast(&message, effects);
@@ -530,10 +534,13 @@ impl Replica {
         if !self.may_vote() && !self.may_acknowledge_genesis(id) {
             return self.ignore("acknowledge", "not a member");
         }
-        if !self.journal.is_clean(id) && !defect!("prepare_ok_early") {
+        let is_early = defect!("prepare_ok_early")
+            || (defect!("prepare_ok_before_header") && self.journal.is_header_due(id));
+        if !self.journal.is_clean(id) && !is_early {
             return self.ignore("acknowledge", "not durable here");
         }
-        if id.op > self.geometry.op_prepare_ok_max(self.op_checkpoint()) {
+        let op_max = self.geometry.op_prepare_ok_max(self.op_checkpoint());
+        if id.op > op_max && !defect!("prepare_ok_beyond") {
             return self.ignore("acknowledge", "beyond what the checkpoint allows");
         }
         assert!(id.op <= self.op);

@@ -173,7 +173,7 @@ impl Replica {
             .collect();
         self.op = head_op;
         for (op, view) in above {
-            if view == self.log_view {
+            if view == self.log_view || defect!("lost_log_kept") {
                 self.op = op;
             } else if op > self.op_checkpoint() {
                 self.journal.remove(op);

@@ -24,7 +24,7 @@ use super::{Effects, Replica, Status};
 use crate::wire::{CommitOk, Header, Message, Op};
 
 /// Queries that wait, in messages' worth of bytes.
-const WAITING_MESSAGES_MAX: u64 = 4;
+pub(super) const WAITING_MESSAGES_MAX: u64 = 4;
 
 /// See the head of this file.
 #[derive(Debug, Default)]
@@ -44,6 +44,12 @@ pub(super) struct Queries {
 }
 
 impl Queries {
+    /// Bytes of those that wait, and of those of the round under way.
+    pub(super) fn sizes(&self) -> (u64, u64) {
+        let asked = self.asked.iter().map(|query| u64::from(query.header().size)).sum();
+        (self.waiting_size, asked)
+    }
+
     /// Whether heartbeats are to be answered.
     pub(super) fn is_asking(&self) -> bool {
         !self.asked.is_empty()

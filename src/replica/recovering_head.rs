@@ -38,10 +38,11 @@ use crate::replica::Effects;
 use crate::wire::{DoViewChange, Header, HeaderSet, Op};
 
 impl Replica {
-    /// The lowest slot that may have held an acknowledged prepare above the head.
-    fn faulty_above_head(&self) -> Option<Op> {
+    /// Ops above the head whose slots are damaged here, and may have held what was acknowledged:
+    /// while there are any, the head is uncertain.
+    pub fn ops_uncertain(&self) -> impl Iterator<Item = Op> {
         let op_max = self.geometry.op_prepare_ok_max(self.op_checkpoint());
-        (self.op + 1..=op_max).find(|op| self.journal.is_faulty(*op))
+        (self.op + 1..=op_max).filter(|op| self.journal.is_faulty(*op))
     }
 
     /// Takes from the log of a member what it says of the own head.
@@ -79,7 +80,7 @@ impl Replica {
         if log.log_view == self.log_view && set.op >= self.op && self.may_install(log) {
             self.extend_head(set);
         }
-        let Some(faulty) = self.faulty_above_head() else {
+        let Some(faulty) = self.ops_uncertain().next() else {
             return self.leave_recovering_head(header, effects);
         };
         if log.log_view < self.log_view || set.op < faulty {

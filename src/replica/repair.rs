@@ -20,7 +20,7 @@ use crate::wire::{
 };
 
 /// Prepares asked for at once.
-const PREPARES_WANTED_MAX: usize = 16;
+pub(super) const PREPARES_WANTED_MAX: usize = 16;
 /// Ticks until a prepare may be asked for again.
 const PREPARE_WANTED_TICKS: u64 = 20;
 /// Headers in one answer.

@@ -36,7 +36,7 @@ use crate::io::{Event, FileId, FileToken, IO};
 use crate::replica::executor::{ClientReply, CommitOutcome, Executor};
 use crate::replica::{Effects, Now, Replica};
 use crate::state_machine::StateMachine;
-use crate::stdx::{AlignedBuffer, Prng, defect};
+use crate::stdx::{AlignedBuffer, Bound, Prng, defect};
 use crate::storage::{ReadResult, Request, Token};
 use crate::wire::{
     Author, ClusterId, Command, Entries, Header, Message, MessageBuilder, ReplicaIndex,
@@ -187,6 +187,16 @@ impl<S: StateMachine> Server<S> {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// How full all queues are.
+    pub fn bounds(&self) -> Vec<Bound> {
+        let mut bounds = self.replica.bounds();
+        bounds.extend(self.executor.store().bounds());
+        bounds.extend(self.bus.bounds());
+        bounds.push(self.forwarded.bound());
+        bounds.push(self.asked.bound());
+        bounds
     }
 
     /// The protocol's state.

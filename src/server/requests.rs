@@ -20,7 +20,7 @@ use crate::bus::Peer;
 use crate::replica::executor::{Admission, ClientReply};
 use crate::replica::{NotGathered, Route, is_recover};
 use crate::state_machine::StateMachine;
-use crate::stdx::defect;
+use crate::stdx::{Bound, defect};
 use crate::wire::{
     ClientId, Command, Eviction, EvictionReason, Header, Message, Operation, PingClient,
     RejectReason, ReplicaIndex, Request, RequestStatus,
@@ -62,6 +62,11 @@ pub(super) struct Asked {
 }
 
 impl Asked {
+    /// How full it is.
+    pub(super) fn bound(&self) -> Bound {
+        Bound::new("queries_in_log", self.queries.len(), ASKED_MAX as u64)
+    }
+
     /// Whether a query may gather at `tick`; it is remembered then.
     fn admits(&mut self, client: ClientId, tick: u64) -> bool {
         let asked = self.queries.get(&client);
@@ -100,6 +105,11 @@ impl Asked {
 }
 
 impl Forwarded {
+    /// How full it is.
+    pub(super) fn bound(&self) -> Bound {
+        Bound::new("requests_handed_on", self.requests.len(), FORWARDED_MAX as u64)
+    }
+
     /// The time goes on by a tick.
     pub(super) fn on_tick(&mut self) {
         self.in_tick = 0;

@@ -60,6 +60,13 @@ defects! {
     "sync_without_sessions": "takes over a checkpoint without its sessions",
     "checkpoint_elsewhere": "freezes a checkpoint one op late, if blocks were missed before",
     "suspend_leaves_writes": "keeps what an attempt wrote before it was suspended",
+    "prepare_ok_before_header": "acknowledges a prepare before its redundant header is durable",
+    "prepare_ok_beyond": "acknowledges ops that its checkpoint leaves no proof of",
+    "nack_corrupt_named": "says of a damaged prepare whose header is whole that it never had it",
+    "lost_log_kept": "takes what is left of a log that lost for its own when it starts",
+    "sync_complete_early": "calls a checkpoint that it takes over complete before its blocks are there",
+    "timestamp_forgotten": "forgets the time of the op that its checkpoint is of",
+    "gathers_without_end": "takes requests however many wait",
 }
 
 #[cfg(not(feature = "defects"))]

@@ -2,12 +2,14 @@
 //! replication, and every floor may use it.
 
 mod aligned_buffer;
+mod bound;
 mod prng;
 
 pub mod defect;
 
 pub use aligned_buffer::AlignedBuffer;
 pub(crate) use aligned_buffer::is_sectors;
+pub use bound::Bound;
 pub(crate) use defect::defect;
 pub use prng::{Prng, Ratio};
 

@@ -229,6 +229,12 @@ impl Journal {
         slot.holds(id) && !slot.dirty
     }
 
+    /// Whether the body of exactly this prepare is durable, and its redundant header is not yet.
+    pub fn is_header_due(&self, id: &PrepareId) -> bool {
+        let slot = self.slot_of(id.op);
+        self.written.contains_key(&slot) && self.slot(slot).holds(id)
+    }
+
     /// Whether the body of exactly this prepare is on disk as far as known, or is being written.
     /// Stays true for a truncated prepare until its slot is written again.
     pub fn has_body(&self, id: &PrepareId) -> bool {
@@ -252,7 +258,8 @@ impl Journal {
         match &slot.header {
             Some(ours) if ours.op() == op => {
                 let different = header.is_some_and(|header| header.id() != ours.id());
-                different || (slot.dirty && !is_faulty)
+                let is_kept = is_faulty && !defect!("nack_corrupt_named");
+                different || (slot.dirty && !is_kept)
             }
             Some(ours) => {
                 assert!(ours.op() < op, "op {} where only {op} may be", ours.op());
@@ -480,8 +487,7 @@ impl Journal {
     /// Whether a write of exactly this prepare is under way, its redundant header included.
     pub fn is_writing(&self, id: &PrepareId) -> bool {
         let slot = self.slot_of(id.op);
-        self.writes.get(&slot).is_some_and(|write| write.id == *id)
-            || (self.written.contains_key(&slot) && self.slot(slot).holds(id))
+        self.writes.get(&slot).is_some_and(|write| write.id == *id) || self.is_header_due(id)
     }
 
     /// Bodies being written.

@@ -24,6 +24,7 @@
 use super::slot::{Redundant, Stored};
 use super::{Geometry, SuperblockState};
 use crate::constants::JOURNAL_WRITES_MAX;
+use crate::stdx::defect;
 use crate::wire::{ClusterId, Header, Op, Prepare, View};
 
 /// Column: the entry of the headers ring.
@@ -351,7 +352,8 @@ impl Frame {
 
     /// Whether the superblock excludes this prepare.
     fn is_stale(&self, header: &Header<Prepare>) -> bool {
-        header.op() > self.op_head && header.view < self.log_view
+        let is_cut = header.op() > self.op_head && header.view < self.log_view;
+        is_cut && !defect!("lost_log_kept")
     }
 
     /// The row of the table that stands for each slot.

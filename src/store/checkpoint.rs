@@ -222,11 +222,15 @@ impl Store {
 
     /// Whether dirty blocks have filled the memory that they may.
     pub(super) fn is_congested(&self) -> bool {
-        let limit = (self.tree.cache.count_max() / 4 * 3).max(DIRTY_MIN);
-        self.unwritten_count() > limit && !self.is_in_memory && !self.grid.is_full()
+        self.unwritten_count() > self.unwritten_max() && !self.is_in_memory && !self.grid.is_full()
     }
 
-    fn unwritten_count(&self) -> usize {
+    /// How many may be, before attempts wait.
+    pub(super) fn unwritten_max(&self) -> usize {
+        (self.tree.cache.count_max() / 4 * 3).max(DIRTY_MIN)
+    }
+
+    pub(super) fn unwritten_count(&self) -> usize {
         let frozen = self.freezing.as_ref().map_or(0, Freezing::pending_count);
         self.tree.dirty.len() + frozen + self.grid.writing_count()
     }

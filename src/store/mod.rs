@@ -29,6 +29,7 @@
 //!
 //! **Not here:** who may write what when (`replica::executor`); who peers are.
 
+mod bounds;
 mod cache;
 mod checkpoint;
 mod digest;
