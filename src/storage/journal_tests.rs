@@ -797,3 +797,190 @@ fn a_lone_life_keeps_all_or_refuses() {
     assert!(counts.durable > 1000 && counts.cut_torn > 50 && counts.lost > 20, "{counts:?}");
     assert!(counts.laps > 5, "{counts:?}");
 }
+
+/// Op 5 of view 1 after the ops of `bench`, and another of view 2 in its place.
+fn two_of_op_5(messages: &[Message]) -> (Message, Message) {
+    let parent = id_of(&messages[3]);
+    (message(1, 5, &parent, &[1; 100]), message(2, 5, &parent, &[2; 100]))
+}
+
+/// Makes a slot faulty by a read of its damaged body.
+fn damage(bench: &mut Bench, message: &Message) {
+    let id = id_of(message);
+    let read = bench.journal.read_prepare(&id, &mut bench.requests).unwrap();
+    let Some(Request::Read { offset, size, .. }) = bench.requests.pop() else { panic!() };
+    bench.disk.bytes[usize::try_from(offset).unwrap() + 200] ^= 1;
+    let (_, found) = bench.journal.on_read_done(read, bench.disk.read(offset, size));
+    assert!(found.is_none() && bench.journal.is_faulty(id.op));
+}
+
+#[test]
+fn what_the_checkpoint_does_not_permit_was_never_acknowledged_whatever_its_slot_holds() {
+    let (mut bench, messages) = Bench::with_ops(64);
+    damage(&mut bench, &messages[0]);
+    damage(&mut bench, &messages[63]);
+    assert_eq!(bench.journal.op_prepare_max(), 64);
+    assert!(!bench.journal.may_nack(1, None) && !bench.journal.may_nack(64, None));
+    assert!(bench.journal.may_nack(65, None));
+}
+
+#[test]
+fn the_slot_of_the_root_is_faulty_until_it_is_cut_and_then_the_root_again() {
+    let (mut bench, _) = Bench::with_ops(3);
+    let entry = usize::try_from(bench.journal.layout.headers_offset(0)).unwrap();
+    bench.disk.bytes[entry] ^= 1;
+    let mut journal = bench.disk.open().unwrap().journal;
+    assert!(journal.is_faulty(0) && journal.header(0).is_none());
+    let root = Header::root(CLUSTER);
+    journal.insert_header(&root);
+    assert!(journal.is_faulty(0) && journal.is_dirty(0));
+    journal.truncate(3);
+    assert_eq!(journal.header(0), Some(&root));
+    assert!(!journal.is_faulty(0) && !journal.is_dirty(0));
+    assert_eq!(journal.op_max(), 3);
+}
+
+#[test]
+fn the_root_does_not_come_back_above_a_checkpoint() {
+    let (mut bench, messages) = Bench::with_ops(64);
+    bench.journal.set_checkpoint(32);
+    bench.journal.truncate(63);
+    assert!(bench.journal.header(64).is_none() && bench.journal.header(0).is_none());
+    assert_eq!(bench.journal.op_max(), 63);
+    assert!(bench.journal.may_nack(64, Some(&messages[63].prepare_header())));
+}
+
+#[test]
+fn one_op_is_removed_below_others_that_stay() {
+    let (mut bench, messages) = Bench::with_ops(5);
+    bench.journal.remove(3);
+    assert!(bench.journal.header(3).is_none());
+    assert!(bench.journal.may_nack(3, Some(&messages[2].prepare_header())));
+    assert_eq!(bench.journal.op_max(), 5);
+    bench.settle();
+    assert!(bench.disk.open().unwrap().journal.header(3).is_none());
+    bench.journal.insert_header(&messages[2].prepare_header());
+    assert_eq!(bench.journal.op_max(), 5);
+    bench.journal.remove(5);
+    assert_eq!(bench.journal.op_max(), 4);
+    bench.journal.remove(5);
+    assert_eq!(bench.journal.op_max(), 4);
+}
+
+#[test]
+fn writes_in_flight_are_bounded_and_idle_is_when_nothing_is_left_to_do() {
+    let mut bench = Bench::new();
+    assert!(bench.journal.is_idle());
+    let mut parent = Header::root(CLUSTER).id();
+    for op in 1..=u64::from(JOURNAL_WRITES_MAX) {
+        assert!(bench.journal.can_write(op));
+        let next = message(1, op, &parent, &[]);
+        parent = id_of(&next);
+        bench.journal.write_prepare(&next, &mut bench.requests);
+        assert!(!bench.journal.is_idle());
+    }
+    let op_next = u64::from(JOURNAL_WRITES_MAX) + 1;
+    assert!(!bench.journal.can_write(op_next));
+    assert_eq!(bench.journal.dirty_count(), JOURNAL_WRITES_MAX);
+    bench.requests.clear();
+    for op in 1..op_next {
+        bench.done(Token::WritePrepare { op, slot: u32::try_from(op).unwrap() });
+        assert!(bench.journal.can_write(op_next));
+    }
+    assert!(!bench.journal.is_idle(), "the headers are to be written");
+    bench.journal.flush_headers(&mut bench.requests);
+    let headers = bench.write_token();
+    assert!(!bench.journal.is_idle(), "they are being written");
+    bench.done(headers);
+    assert!(bench.journal.is_idle());
+    assert_eq!(bench.journal.dirty_count(), 0);
+    bench.journal.truncate(3);
+    assert!(!bench.journal.is_idle(), "what was cut is to be marked");
+}
+
+#[test]
+fn a_prepare_that_is_replaced_while_it_is_written_does_not_come_back() {
+    let (mut bench, messages) = Bench::with_ops(4);
+    let (first, second) = two_of_op_5(&messages);
+    bench.journal.write_prepare(&first, &mut bench.requests);
+    bench.disk.submit(&mut bench.requests);
+    bench.journal.insert_header(&second.prepare_header());
+    bench.durable.clear();
+    bench.settle();
+    assert_eq!(bench.durable, []);
+    assert!(bench.journal.is_dirty(5));
+    let opened = bench.disk.open().unwrap();
+    assert_eq!((opened.journal.op_max(), opened.faulty_count), (4, 0));
+    assert!(opened.journal.header(5).is_none());
+}
+
+#[test]
+fn a_faulty_slot_whose_repair_is_overtaken_stays_faulty() {
+    let (mut bench, messages) = Bench::with_ops(4);
+    let (first, second) = two_of_op_5(&messages);
+    bench.journal.write_prepare(&first, &mut bench.requests);
+    bench.settle();
+    damage(&mut bench, &first);
+    bench.journal.write_prepare(&first, &mut bench.requests);
+    bench.disk.submit(&mut bench.requests);
+    bench.journal.insert_header(&second.prepare_header());
+    bench.settle();
+    assert!(bench.journal.is_faulty(5) && bench.journal.is_dirty(5));
+    assert!(!bench.journal.may_nack(5, Some(&second.prepare_header())));
+}
+
+#[test]
+fn a_faulty_slot_that_was_cut_is_empty_after_a_restart() {
+    let (mut bench, messages) = Bench::with_ops(5);
+    damage(&mut bench, &messages[4]);
+    assert_eq!(bench.journal.faulty_count(), 1);
+    bench.journal.truncate(4);
+    assert_eq!(bench.journal.faulty_count(), 0);
+    bench.settle();
+    let opened = bench.disk.open().unwrap();
+    assert_eq!((opened.journal.op_max(), opened.faulty_count), (4, 0));
+    assert!(opened.journal.may_nack(5, Some(&messages[4].prepare_header())));
+}
+
+#[test]
+fn a_header_that_was_cut_while_it_was_written_and_came_back_is_written_again() {
+    let (mut bench, messages) = Bench::with_ops(4);
+    let (fifth, _) = two_of_op_5(&messages);
+    bench.journal.write_prepare(&fifth, &mut bench.requests);
+    bench.requests.clear();
+    bench.done(Token::WritePrepare { op: 5, slot: 5 });
+    bench.journal.flush_headers(&mut bench.requests);
+    let headers = bench.write_token();
+    bench.journal.truncate(4);
+    bench.journal.insert_header(&fifth.prepare_header());
+    bench.durable.clear();
+    bench.done(headers);
+    assert_eq!(bench.durable, []);
+    assert!(bench.journal.is_dirty(5) && bench.journal.is_writing(&id_of(&fifth)));
+    bench.journal.flush_headers(&mut bench.requests);
+    let again = bench.write_token();
+    bench.done(again);
+    assert_eq!(bench.durable, [id_of(&fifth)]);
+}
+
+#[test]
+fn a_header_waits_for_lower_ops_that_began_earlier_and_for_no_others() {
+    let (mut bench, messages) = Bench::with_ops(2);
+    let third = message(1, 3, &id_of(&messages[1]), &[]);
+    let fourth = message(1, 4, &id_of(&third), &[]);
+    bench.journal.write_prepare(&fourth, &mut bench.requests);
+    bench.journal.write_prepare(&third, &mut bench.requests);
+    bench.requests.clear();
+    bench.done(Token::WritePrepare { op: 4, slot: 4 });
+    bench.journal.flush_headers(&mut bench.requests);
+    assert_eq!(bench.write_token(), Token::WriteHeaders { sector: 0 });
+}
+
+#[test]
+fn what_a_lap_leaves_behind_is_overwritten_without_a_marker() {
+    let (mut bench, messages) = Bench::with_ops(64);
+    bench.journal.set_checkpoint(32);
+    let next = message(1, 65, &id_of(&messages[63]), &[]);
+    bench.journal.write_prepare(&next, &mut bench.requests);
+    assert_eq!(bench.write_token(), Token::WritePrepare { op: 65, slot: 1 });
+}

@@ -17,6 +17,8 @@
 pub mod block;
 pub mod format;
 pub mod free_set;
+#[cfg(test)]
+mod geometry_tests;
 pub mod journal;
 pub mod layout;
 pub mod opening;

@@ -6,6 +6,7 @@ use crate::storage::superblock::superblock_zone;
 use crate::storage::test_disk::{Completion, TestDisk};
 use crate::storage::{Geometry, SuperblockState};
 use crate::wire::{Author, BlockRef, ClusterId, Message, ReplicaIndex, View};
+use std::ops::Range;
 
 const CLUSTER: ClusterId = ClusterId(6);
 const BODY_SIZE: usize = 100_000;
@@ -122,4 +123,137 @@ fn a_body_without_its_very_header_is_verified_below_the_checkpoint_too() {
     disk.rot(last_sector(7));
     let opened = disk.open().unwrap();
     assert!(!opened.journal.is_clean(&id) && !opened.journal.has_body(&id));
+}
+
+/// A disk of `geometry` on which op `op` alone was ever written, whole, with its header.
+fn disk_with_one_op(geometry: Geometry, op: Op) -> (TestDisk, Message) {
+    let state = SuperblockState::formatted(CLUSTER, ReplicaIndex(0), 3, 1, geometry);
+    let mut disk = TestDisk::formatted(&state);
+    let author =
+        Author { cluster: CLUSTER, view: View(0), replica: ReplicaIndex(0), incarnation: 1 };
+    let parent = Header::root(CLUSTER).id().as_parent();
+    let command = Prepare { op, parent, commit: op - 1, entry_count: 1, ..Prepare::default() };
+    let message = Message::new(&author, command, &[9; 1000]);
+    let layout = Layout::new(geometry);
+    let slot = geometry.slot(op);
+    let mut put = |offset: u64, bytes: &[u8]| {
+        let start = usize::try_from(offset).unwrap();
+        disk.bytes[start..start + bytes.len()].copy_from_slice(bytes);
+    };
+    let entry = u64::from(slot % HEADERS_PER_SECTOR * HEADER_SIZE);
+    let header = message.prepare_header();
+    put(layout.headers_offset(slot / HEADERS_PER_SECTOR) + entry, &header.encode());
+    put(layout.prepare_offset(slot), &message.sectors());
+    (disk, message)
+}
+
+/// Of slots: 42 fit one read, and 22 are left. Of headers: 256 sectors fit one, and 2 are left.
+#[test]
+fn what_does_not_divide_into_whole_reads_is_read_to_its_end_and_no_further() {
+    for (message_size, journal_slots, op) in
+        [(24576, 64, 43), (24576, 64, 63), (4096, 8256, 255), (4096, 8256, 8250)]
+    {
+        let geometry = Geometry { message_size, journal_slots, pipeline: 8, ..Geometry::default() };
+        let (mut disk, message) = disk_with_one_op(geometry, op);
+        let opened = disk.open().unwrap();
+        let id = message.prepare_header().id();
+        assert!(opened.journal.is_clean(&id), "{op} of {journal_slots}");
+        assert_eq!((opened.journal.op_max(), opened.faulty_count), (op, 0));
+        assert!(disk.reads_max <= READS_MAX);
+    }
+}
+
+#[test]
+fn an_unreadable_sector_of_headers_takes_the_entries_it_has_and_no_others() {
+    let geometry =
+        Geometry { message_size: 4096, journal_slots: 128, pipeline: 8, ..Geometry::default() };
+    for op in [5, 31, 32, 63, 64, 100] {
+        for sector in 0..4 {
+            let (mut disk, message) = disk_with_one_op(geometry, op);
+            let layout = Layout::new(geometry);
+            disk.unreadable.insert(layout.headers_offset(sector));
+            let opened = disk.open().unwrap();
+            let is_hit = op / 32 == u64::from(sector);
+            // The newest prepare is believed without its header, and all else is damaged there.
+            assert_eq!(opened.faulty_count, if is_hit { 31 } else { 32 }, "{op} {sector}");
+            assert!(opened.journal.is_clean(&message.prepare_header().id()), "{op} {sector}");
+        }
+    }
+}
+
+#[test]
+fn unreadable_ranges_are_seen_from_where_a_part_begins() {
+    assert_eq!(shifted(&[0..10, 5..20, 30..40], 0), [0..10, 5..20, 30..40]);
+    assert_eq!(shifted(&[0..10, 5..20, 30..40], 10), [0..10, 20..30]);
+    assert_eq!(shifted(&[0..10, 5..20, 30..40], 35), [Range { start: 0, end: 5 }]);
+    assert_eq!(shifted(&[0..10], 10), []);
+}
+
+#[test]
+fn a_body_decides_nothing_at_or_below_the_checkpoint_under_its_very_header() {
+    let (_, messages) = disk_with_ops(3, 2);
+    let [first, second] = [0, 1].map(|index: usize| messages[index].prepare_header());
+    let entry = Redundant::Header(second);
+    assert!(is_decisive(&second, Some(&entry), 1));
+    assert!(!is_decisive(&second, Some(&entry), 2));
+    assert!(!is_decisive(&second, Some(&entry), 3));
+    assert!(is_decisive(&second, Some(&Redundant::Header(first)), 3));
+    assert!(is_decisive(&second, Some(&Redundant::Formatted), 3));
+    assert!(is_decisive(&second, None, 3));
+}
+
+#[test]
+fn copies_that_hold_another_update_are_repaired_the_damaged_ones_first() {
+    let copies_of = |state: &SuperblockState| -> Vec<SuperblockCopy> {
+        let zone = superblock_zone(state);
+        let copies = zone.as_ref().chunks(SUPERBLOCK_COPY_SIZE as usize);
+        (0..)
+            .zip(copies)
+            .map(|(number, copy)| SuperblockCopy::decode(copy, number).unwrap())
+            .collect()
+    };
+    let old = copies_of(&state(3));
+    let new = copies_of(&SuperblockState { view: View(1), ..state(3) });
+    let damaged = || Err(CopyInvalid::Damaged);
+    let copies = [Ok(old[0].clone()), damaged(), Ok(new[2].clone()), Ok(new[3].clone())];
+    assert_eq!(minority(&copies, &new[2]), [1, 0]);
+    let copies = [Ok(new[0].clone()), Ok(old[1].clone()), Ok(new[2].clone()), damaged()];
+    assert_eq!(minority(&copies, &new[0]), [3, 1]);
+    let copies = [0, 1, 2, 3].map(|number: usize| Ok(new[number].clone()));
+    assert_eq!(minority(&copies, &new[0]), []);
+}
+
+/// A disk whose superblock copies are of two updates, as a crash leaves them.
+#[test]
+fn an_opening_writes_the_selected_superblock_over_the_others() {
+    let older = superblock_zone(&state(3));
+    let mut disk = TestDisk::formatted(&SuperblockState { view: View(1), ..state(3) });
+    let size = SUPERBLOCK_COPY_SIZE as usize;
+    disk.bytes[size..2 * size].copy_from_slice(&older.as_ref()[size..2 * size]);
+    disk.bytes[3 * size + 8] ^= 1;
+    let mut requests = Vec::new();
+    let mut opening = Opening::new(disk.bytes.len() as u64, &mut requests);
+    let mut written = Vec::new();
+    let opened = loop {
+        disk.submit(&mut requests);
+        if let Some(opened) = opening.finish() {
+            break opened;
+        }
+        match disk.complete().unwrap() {
+            Completion::Write(token) => {
+                assert_eq!(opening.state().map(|state| state.view), Some(View(1)));
+                if let Token::WriteSuperblock { copy } = token {
+                    written.push(copy);
+                }
+                opening.on_write_done(token, &mut requests).unwrap();
+            }
+            Completion::Read(token, result) => {
+                opening.on_read_done(token, result, &mut requests).unwrap();
+            }
+        }
+    };
+    assert_eq!(written, [3, 1]);
+    assert_eq!(opened.superblock.state().view, View(1));
+    let zone = superblock_zone(&SuperblockState { view: View(1), ..state(3) });
+    assert_eq!(disk.bytes[..zone.len()], *zone.as_ref());
 }

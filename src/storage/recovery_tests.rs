@@ -286,3 +286,97 @@ fn a_truncated_prepare_stays_away_and_its_successor_counts() {
     assert_eq!(many.outcomes[11], Outcome::Empty);
     assert_eq!(many.outcomes[12], Outcome::Fix);
 }
+
+/// The rows of the table that stand for the slots, by their letters.
+fn letters(rings: &Rings) -> Vec<char> {
+    rings.frame.rows(&rings.slots).iter().map(|row| row.letter).collect()
+}
+
+#[test]
+fn a_prepare_of_the_same_op_that_the_entry_does_not_name_is_another_one() {
+    let mut rings = Rings::new();
+    rings.fill(20);
+    let other = prepare(rings.frame.cluster, View(2), 5, &rings.chain[4]);
+    assert_eq!(letters(&rings)[5], 'Q');
+    rings.slots[5].stored = Stored::Prepare { header: other, whole: true };
+    assert_eq!(letters(&rings)[5], 'P');
+    rings.slots[5].redundant = Some(Redundant::Truncated(rings.chain[5].id()));
+    assert_eq!(letters(&rings)[5], 'J');
+    rings.slots[5].redundant = Some(Redundant::Truncated(other.id()));
+    assert_eq!(letters(&rings)[5], 'L');
+}
+
+#[test]
+fn only_what_the_checkpoint_permits_is_taken_from_either_ring() {
+    let mut rings = Rings::new();
+    rings.fill(64);
+    assert_eq!(letters(&rings)[0], 'Q', "op 64 is the last on top of checkpoint 0");
+    assert_eq!(rings.many().outcomes[0], Outcome::Keep);
+    for (entry, body) in [(true, true), (true, false), (false, true)] {
+        let mut rings = Rings::new();
+        rings.put(65, entry, body);
+        let row = if body { 'R' } else { 'S' };
+        assert_eq!(letters(&rings)[1], row, "{entry} {body}");
+        assert_eq!(rings.many().outcomes[1], Outcome::Faulty);
+        assert!(rings.one().is_err());
+    }
+    // Over a prepare that is permitted, an entry that is not.
+    rings.put(65, true, false);
+    assert_eq!(letters(&rings)[1], 'R');
+}
+
+#[test]
+fn what_lies_below_a_torn_write_is_not_cut_with_it() {
+    let mut rings = Rings::new();
+    rings.fill(8);
+    rings.put(9, false, true);
+    rings.bad_body(10);
+    let many = rings.many();
+    assert_eq!(many.cut_torn, [10]);
+    assert_eq!(many.outcomes[9], Outcome::Fix);
+    assert_eq!(many.outcomes[10], Outcome::Empty);
+}
+
+#[test]
+fn the_op_of_a_slot_is_the_one_above_the_checkpoint() {
+    let mut rings = Rings::new();
+    for op_checkpoint in [0, 32, 64, 96] {
+        rings.frame.op_checkpoint = op_checkpoint;
+        for op in op_checkpoint + 1..=op_checkpoint + 64 {
+            assert_eq!(rings.frame.op_of_lap(u32::try_from(op % 64).unwrap()), op);
+        }
+    }
+}
+
+#[test]
+fn the_log_of_a_lone_replica_hangs_on_its_checkpoint() {
+    let mut rings = Rings::new();
+    rings.fill(70);
+    rings.frame.op_checkpoint = 64;
+    assert!(rings.one().is_ok());
+    let stranger = prepare(rings.frame.cluster, View(1), 65, &rings.chain[9]);
+    rings.slots[1] = Scanned {
+        redundant: Some(Redundant::Header(stranger)),
+        stored: Stored::Prepare { header: stranger, whole: true },
+    };
+    let lost = rings.one().unwrap_err();
+    assert_eq!((lost.op, lost.slot), (65, 1));
+    assert!(lost.what.contains("the chain of prepares breaks"), "{}", lost.what);
+    // The slot of the checkpoint's op may hold the op a lap later: it says nothing of op 65.
+    let mut rings = Rings::new();
+    rings.fill(128);
+    rings.frame.op_checkpoint = 64;
+    assert!(rings.one().unwrap().outcomes.iter().all(|outcome| *outcome == Outcome::Keep));
+}
+
+#[test]
+fn a_lone_replica_says_how_the_loss_shows() {
+    let mut rings = Rings::new();
+    rings.fill(20);
+    rings.slots[12] = Scanned { redundant: Some(Redundant::Formatted), stored: Stored::Bad };
+    let lost = rings.one().unwrap_err();
+    assert!(lost.what.contains("row B") && lost.what.contains("inside the log"), "{}", lost.what);
+    rings.slots[12].stored = Stored::Formatted;
+    let lost = rings.one().unwrap_err();
+    assert!(lost.what.contains("the chain of prepares breaks"), "{}", lost.what);
+}

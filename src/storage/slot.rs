@@ -221,6 +221,19 @@ mod tests {
     }
 
     #[test]
+    fn another_prepare_of_the_slot_is_not_the_one_that_was_asked_for() {
+        let (asked, other) = (message(1029, &[1; 90]), message(1029, &[2; 90]));
+        let read = |id: &PrepareId, message: &Message| {
+            let buffer = AlignedBuffer::copy_of(&message.sectors());
+            prepare_decode(id, ReadResult { buffer, unreadable: Vec::new() }, &place(5))
+        };
+        let id = asked.prepare_header().id();
+        assert_eq!(read(&id, &asked).map(|found| found.prepare_header().id()), Some(id));
+        assert!(read(&id, &other).is_none());
+        assert!(read(&id, &message(5, &[1; 90])).is_none());
+    }
+
+    #[test]
     fn entries_encode_and_decode_in_their_own_slot_alone() {
         let header = message(1029, &[1; 90]).prepare_header();
         let entries = [

@@ -461,3 +461,188 @@ fn crashes_and_one_rotten_copy_never_regress() {
         }
     }
 }
+
+fn block_ref(op: Op) -> BlockRef {
+    BlockRef { index: 1, op, checksum: 2, checksum_body: 3 }
+}
+
+/// With two checkpoints, every 32 ops.
+fn state_with_checkpoints() -> SuperblockState {
+    SuperblockState {
+        view: View(5),
+        log_view: View(5),
+        commit_max: 100,
+        checkpoint: block_ref(64),
+        checkpoint_previous: block_ref(32),
+        op_complete: 64,
+        ..formatted()
+    }
+}
+
+const HEADERS_MAX: usize = PIPELINE_MAX as usize + 2;
+
+#[test]
+fn a_state_that_no_correct_replica_writes_is_refused_by_name() {
+    type Change = fn(&mut SuperblockState);
+    let cases: [(&str, Change); 18] = [
+        ("replica count 0", |state| state.replica_count = 0),
+        ("replica count 7", |state| state.replica_count = 7),
+        ("replica 3 of 3", |state| state.replica = ReplicaIndex(3)),
+        ("an incarnation of 0", |state| state.incarnation = 0),
+        ("pipeline 0", |state| state.geometry.pipeline = 0),
+        ("log view 6 above view 5", |state| state.log_view = View(6)),
+        ("op 9223372036854775808", |state| state.commit_max = NUMBER_MAX + 1),
+        ("op 9223372036854775808", |state| state.head.op = NUMBER_MAX + 1),
+        ("checkpoints of op 63 and 32", |state| state.checkpoint.op = 63),
+        ("checkpoints of op 64 and 31", |state| state.checkpoint_previous.op = 31),
+        ("of op 64 before that of 64", |state| state.checkpoint_previous = block_ref(64)),
+        ("of op 32 before that of 0", |state| {
+            (state.checkpoint, state.op_complete) = (BlockRef::NONE, 0);
+        }),
+        ("a checkpoint of no op", |state| {
+            (state.checkpoint, state.op_complete) = (block_ref(0), 0);
+            state.checkpoint_previous = BlockRef::NONE;
+        }),
+        ("a checkpoint of no op", |state| state.checkpoint_previous = block_ref(0)),
+        ("checkpoint 64 of commit 100", |state| state.op_complete = 96),
+        ("checkpoint 64 of commit 63", |state| state.commit_max = 63),
+        ("headers of another cluster", |state| {
+            state.head.headers.push(Some(Header::root(ClusterId(8))));
+        }),
+        ("headers do not fit", |state| state.head.headers = vec![None; HEADERS_MAX + 1]),
+    ];
+    for (reason, change) in cases {
+        let mut state = state_with_checkpoints();
+        change(&mut state);
+        let invalid = state.invalid().expect(reason);
+        assert!(invalid.contains(reason), "{invalid}");
+    }
+}
+
+#[test]
+fn a_state_at_the_bounds_is_valid() {
+    let cases: [fn(&mut SuperblockState); 10] = [
+        |_| {},
+        |state| state.replica_count = 6,
+        |state| (state.replica, state.replica_count) = (ReplicaIndex(0), 1),
+        |state| state.log_view = View(4),
+        |state| state.commit_max = NUMBER_MAX,
+        |state| state.head.op = NUMBER_MAX,
+        |state| state.commit_max = 64,
+        |state| (state.op_complete, state.checkpoint_previous) = (0, BlockRef::NONE),
+        |state| state.op_complete = 32,
+        |state| state.head.headers.resize(HEADERS_MAX, None),
+    ];
+    for change in cases {
+        let mut state = state_with_checkpoints();
+        change(&mut state);
+        assert_eq!(state.invalid(), None);
+    }
+    assert!(!state_with_checkpoints().is_syncing());
+    assert!(SuperblockState { op_complete: 32, ..state_with_checkpoints() }.is_syncing());
+}
+
+#[test]
+fn the_longest_head_is_encoded_and_decoded() {
+    let mut state = formatted();
+    let root = state.head.headers[0].unwrap();
+    state.head.op = HEADERS_MAX as u64;
+    let command = crate::wire::Prepare { op: state.head.op, entry_count: 1, ..root.command };
+    let author = crate::wire::Author {
+        cluster: ClusterId(7),
+        view: View(0),
+        replica: ReplicaIndex(0),
+        incarnation: 1,
+    };
+    state.head.headers = vec![None; HEADERS_MAX];
+    state.head.headers[0] = Some(Header::seal(&author, command, &[1; 64]));
+    let image = SuperblockCopy::encode(&state, 1, 0);
+    assert_eq!(SuperblockCopy::decode(&image, 0).unwrap().state, state);
+}
+
+#[test]
+fn reserved_bytes_and_long_heads_under_a_right_checksum_are_damage() {
+    let whole = SuperblockCopy::encode(&state_of_view(1), 1, 0);
+    let head_size = u32::from_le_bytes(*whole[84..].first_chunk().unwrap()) as usize;
+    let sealed = |change: &dyn Fn(&mut [u8])| {
+        let mut image = whole.clone();
+        change(&mut image);
+        let checksum = crc32c::crc32c(&image[CHECKED_OFFSET..]);
+        image[0..4].copy_from_slice(&checksum.to_le_bytes());
+        SuperblockCopy::decode(&image, 0)
+    };
+    assert!(sealed(&|_| {}).is_ok());
+    let reserved = [5, 7, 22, 23, 108, 111, FIELDS_END, HEAD_OFFSET - 1, HEAD_OFFSET + head_size];
+    for offset in reserved.into_iter().chain([whole.len() - 1]) {
+        assert_eq!(sealed(&|image| image[offset] = 1), Err(CopyInvalid::Damaged), "{offset}");
+    }
+    let head_size_max = u32::try_from(HEAD_SIZE_MAX).unwrap();
+    for size in [0, head_size_max + 1, head_size_max + 128, SUPERBLOCK_COPY_SIZE, u32::MAX] {
+        let decoded = sealed(&|image| image[84..88].copy_from_slice(&size.to_le_bytes()));
+        assert_eq!(decoded, Err(CopyInvalid::Damaged), "{size}");
+    }
+    let protocol = sealed(&|image| image[18..20].copy_from_slice(&[9, 9]));
+    let copies: SuperblockCopies = std::array::from_fn(|_| protocol.clone());
+    let fatal = superblock_select(&copies).unwrap_err();
+    assert_eq!(fatal.kind, FatalKind::NotADataFile);
+    assert!(fatal.text.contains("protocol 2313"), "{}", fatal.text);
+}
+
+#[test]
+fn only_a_file_in_the_place_of_a_lost_one_is_recovered() {
+    let file = SuperblockState { view: View(3), ..formatted() };
+    assert!(!file.is_recovered(), "it knows no table");
+    let table = IncarnationTable {
+        op: 40,
+        incarnations: [1, 99, 3, 0, 0, 0],
+        op_before: 1,
+        incarnations_before: [1, 2, 3, 0, 0, 0],
+    };
+    let recovered = SuperblockState::recovered(formatted(), View(7), table);
+    assert!(recovered.is_recovered());
+    assert_eq!((recovered.view, recovered.log_view), (View(7), View(0)));
+    assert_eq!(recovered.commit_max, 40);
+    assert_eq!((recovered.head.op, recovered.head.table), (0, table));
+    assert!(!SuperblockState { log_view: View(7), ..recovered }.is_recovered());
+}
+
+#[test]
+fn a_state_that_forgets_a_promise_is_never_written() {
+    let from = || SuperblockState { op_complete: 32, ..state_with_checkpoints() };
+    let forgets = |change: fn(&mut SuperblockState)| {
+        let mut next = from();
+        change(&mut next);
+        std::panic::catch_unwind(|| from().assert_monotonic(&next)).is_err()
+    };
+    assert!(!forgets(|_| {}));
+    assert!(!forgets(|next| next.view = View(6)));
+    assert!(!forgets(|next| next.op_complete = 64));
+    assert!(!forgets(|next| (next.checkpoint, next.commit_max) = (block_ref(96), 101)));
+    assert!(forgets(|next| next.cluster = ClusterId(8)));
+    assert!(forgets(|next| next.replica = ReplicaIndex(2)));
+    assert!(forgets(|next| next.replica_count = 5));
+    assert!(forgets(|next| next.incarnation = 98));
+    assert!(forgets(|next| next.geometry.clients_max -= 1));
+    assert!(forgets(|next| (next.view, next.log_view) = (View(4), View(4))));
+    assert!(forgets(|next| next.log_view = View(4)));
+    assert!(forgets(|next| next.commit_max = 99));
+    assert!(forgets(|next| {
+        (next.checkpoint, next.checkpoint_previous) = (block_ref(32), BlockRef::NONE);
+    }));
+    assert!(forgets(|next| next.op_complete = 0));
+    assert!(forgets(|next| next.checkpoint.checksum = 9));
+}
+
+#[test]
+fn each_update_has_the_next_sequence() {
+    let mut book = Copybook::new(&formatted());
+    let mut superblock = Superblock::opened(&book.select().unwrap());
+    assert_eq!(superblock.sequence(), 1);
+    let mut requests = Vec::new();
+    for view in 1..=3 {
+        superblock.write(state_of_view(view), &mut requests);
+        assert_eq!(book.run(&mut superblock, &mut requests, Death::Done), Ok(true));
+        assert_eq!(superblock.sequence(), u64::from(view) + 1);
+        assert_eq!(book.select().unwrap().sequence, u64::from(view) + 1);
+    }
+}

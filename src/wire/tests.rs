@@ -460,3 +460,192 @@ fn the_document_shows_a_request_as_it_is() {
     }
     assert!(DOCUMENT.contains(&shown), "{shown}");
 }
+
+fn names(examples: &[Message], choose: impl Fn(&Header<Command>) -> bool) -> Vec<&'static str> {
+    let chosen = examples.iter().map(Message::header).filter(|header| choose(header));
+    chosen.map(|header| header.command.name()).collect()
+}
+
+#[test]
+fn commands_without_a_body_refuse_one_and_clients_are_named_by_theirs() {
+    let with_body = |header: &Header<Command>| {
+        let author = if header.command.from_client() { client() } else { replica() };
+        Header::seal(&author, header.command, &[0; 7]).invalid()
+    };
+    let examples = examples();
+    let reason = Some("a body where none belongs");
+    assert_eq!(
+        names(&examples, |header| with_body(header) == reason),
+        [
+            "prepare_ok",
+            "commit",
+            "commit_ok",
+            "start_view_change",
+            "request_start_view",
+            "request_headers",
+            "request_prepare",
+            "ping",
+            "pong",
+            "ping_client",
+            "pong_client",
+            "eviction",
+            "reject",
+            "request_status",
+        ]
+    );
+    assert_eq!(
+        names(&examples, |header| header.command.client().is_some()),
+        [
+            "request",
+            "reply",
+            "ping_client",
+            "pong_client",
+            "eviction",
+            "reject",
+            "request_status",
+            "status",
+        ]
+    );
+    assert_eq!(
+        names(&examples, |header| header.command.from_client()),
+        ["request", "ping_client", "request_status"]
+    );
+}
+
+#[test]
+fn frames_that_no_author_writes_are_refused() {
+    for message in examples() {
+        let header = *message.header();
+        assert_eq!(header.invalid(), None);
+        let name = header.command.name();
+        let beyond = Header { replica: ReplicaIndex(6), ..header };
+        assert_eq!(beyond.invalid(), Some("replica index out of range"), "{name}");
+        if header.command.from_client() {
+            let reason = Some("a client that claims to be a replica");
+            assert_eq!(Header { replica: ReplicaIndex(1), ..header }.invalid(), reason);
+            assert_eq!(Header { incarnation: 1, ..header }.invalid(), reason);
+        }
+        if header.size == HEADER_SIZE {
+            let reason = Some("a body checksum without a body");
+            assert_eq!(Header { checksum_body: 1, ..header }.invalid(), reason, "{name}");
+        }
+    }
+}
+
+#[test]
+fn fields_that_no_author_writes_are_refused() {
+    let refused = |command: Command, body: &[u8]| {
+        let author = if command.from_client() { client() } else { replica() };
+        Header::seal(&author, command, body).invalid().is_some()
+    };
+    let of = |name: &str| {
+        *examples().iter().find(|message| message.header().command.name() == name).unwrap().header()
+    };
+    let Command::PrepareOk(ok) = of("prepare_ok").command else { panic!() };
+    assert!(!refused(ok.into(), b""));
+    let later = PrepareId { view: View(8), ..ok.prepare };
+    assert!(refused(PrepareOk { prepare: later, ..ok }.into(), b""));
+    let root = PrepareId { op: 0, ..ok.prepare };
+    assert!(refused(PrepareOk { prepare: root, ..ok }.into(), b""));
+    assert!(refused(RequestPrepare { prepare: root }.into(), b""));
+    let Command::Commit(commit) = of("commit").command else { panic!() };
+    assert!(!refused(Commit { answer: 0, ..commit }.into(), b""));
+    assert!(refused(Commit { answer: 2, ..commit }.into(), b""));
+    assert!(refused(Commit { commit: later, ..commit }.into(), b""));
+    assert!(refused(RequestStartView { nonce: 0 }.into(), b""));
+    assert!(!refused(RequestHeaders { op_min: 3, op_max: 3 }.into(), b""));
+    assert!(refused(RequestHeaders { op_min: 4, op_max: 3 }.into(), b""));
+    let Command::Ping(ping) = of("ping").command else { panic!() };
+    let Command::PongClient(pong) = of("pong_client").command else { panic!() };
+    for replica_count in 0..=u8::MAX {
+        let is_wrong = !(1..=6).contains(&replica_count);
+        assert_eq!(refused(Ping { replica_count, ..ping }.into(), b""), is_wrong);
+        assert_eq!(refused(PongClient { replica_count, ..pong }.into(), b""), is_wrong);
+    }
+    let client = ClientId(1);
+    for reason in 0..=u8::MAX {
+        let eviction = Eviction { client, session: 1, reason };
+        assert_eq!(refused(eviction.into(), b""), !(1..=2).contains(&reason));
+        let reject = Reject { client, request: 1, reason };
+        assert_eq!(refused(reject.into(), b""), !(1..=7).contains(&reason));
+    }
+}
+
+#[test]
+fn bodies_that_no_author_writes_are_refused() {
+    let refused = |command: Command, body: &[u8]| {
+        let author = if command.from_client() { client() } else { replica() };
+        Header::seal(&author, command, body).invalid().is_some()
+    };
+    let client = ClientId(1);
+    for (size, whole) in [(0, false), (100, false), (128, true), (200, false), (256, true)] {
+        assert_eq!(refused(Headers {}.into(), &vec![0; size]), !whole, "{size}");
+    }
+    for (size, whole) in [(0, false), (19, false), (20, true), (30, false), (40, true)] {
+        assert_eq!(refused(RequestBlocks {}.into(), &vec![0; size]), !whole, "{size}");
+    }
+    for (size, whole) in [(StatusReport::SIZE as usize, true), (0, false), (128, false)] {
+        assert_eq!(refused(Status { client }.into(), &vec![0; size]), !whole, "{size}");
+    }
+    // The table and 1 to 33 headers.
+    let view_change = DoViewChange { op: 42, log_view: View(7), ..DoViewChange::default() };
+    let start_view = StartView { op: 42, ..StartView::default() };
+    for (count, whole) in [(0, false), (1, false), (2, true), (34, true), (35, false)] {
+        let body = vec![0; count * 128];
+        assert_eq!(refused(view_change.into(), &body), !whole, "{count}");
+        assert_eq!(refused(start_view.into(), &body), !whole, "{count}");
+    }
+    assert!(refused(view_change.into(), &[0; 300]));
+    let both = DoViewChange { present: 4, nack: 4, ..view_change };
+    assert!(refused(both.into(), &header_set()));
+    // What the primary alone writes into the log.
+    for operation in [Operation::Noop, Operation::Genesis] {
+        let code = operation as u8;
+        let request = Request { client, session: 1, request: 1, operation: code };
+        assert!(refused(request.into(), b""), "{operation:?}");
+        let reply = Reply { client, session: 1, operation: code, ..Reply::default() };
+        assert!(refused(reply.into(), b""), "{operation:?}");
+    }
+    let apply = Request { client, session: 1, request: 1, operation: Operation::Apply as u8 };
+    assert!(!refused(apply.into(), b"x"));
+    assert!(refused(Request { session: 0, ..apply }.into(), b"x"));
+    assert!(refused(Request { operation: 77, ..apply }.into(), b"x"));
+}
+
+#[test]
+fn a_checkpoint_is_known_by_its_op_and_both_checksums() {
+    assert_eq!(checkpoint().checkpoint_id(), 32 << 64 | 0xfeed << 32 | 0xbeef);
+    assert_eq!(BlockRef::NONE.checkpoint_id(), 0);
+}
+
+#[test]
+fn names_are_written_as_the_documents_write_them() {
+    assert_eq!(format!("{} {}", ReplicaIndex(3), View(7)), "3 7");
+    assert_eq!(format!("{}", ClientId(0xc1)), "000000000000000000000000000000c1");
+    let names = [1, 2, 3, 4].map(|code| ReplicaStatus::from_code(code).unwrap().name());
+    assert_eq!(names, ["normal", "view_change", "recovering", "recovering_head"]);
+}
+
+#[test]
+fn a_recovery_of_a_table_that_is_yet_to_be_written_is_none() {
+    let incarnations = [11, 12, 13, 0, 0, 0];
+    let message_at = |op: Op, table_op: Op| {
+        let table = IncarnationTable { op: table_op, incarnations, ..Default::default() };
+        let recover = Recover { replica: ReplicaIndex(2), incarnation: 99, table };
+        let bytes = recover.encode();
+        let entry = Entry {
+            client: ClientId(1),
+            session: 1,
+            request: 1,
+            size: u32::try_from(bytes.len()).unwrap(),
+            checksum: crc32c::crc32c(&bytes),
+            operation: Operation::Recover,
+        };
+        let body = [&entry.encode()[..], &bytes].concat();
+        let (command, _) = prepare();
+        Message::new(&replica(), Prepare { op, commit: op - 1, ..command }, &body)
+    };
+    assert_eq!(Recover::table_of(&message_at(42, 41)).map(|table| table.op), Some(42));
+    assert_eq!(Recover::table_of(&message_at(42, 42)), None);
+    assert_eq!(Recover::table_of(&message_at(42, 43)), None);
+}
