@@ -25,6 +25,13 @@ pub const REPLICAS_MAX: u8 = 6;
 /// each of them and one more, and a bit for each in two 64-bit sets.
 pub const PIPELINE_MAX: u32 = 32;
 
+/// The largest op, and the largest sequence of a superblock. Neither comes near it, and what says
+/// that it does is refused, so that what is counted on from there never overflows.
+pub const NUMBER_MAX: u64 = u64::MAX / 2;
+
+/// The largest view: the same of views.
+pub const VIEW_MAX: u32 = u32::MAX / 2;
+
 /// The length of a tick of the logical clock, in nanoseconds.
 pub const TICK_NS: u64 = 10_000_000;
 

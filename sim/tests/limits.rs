@@ -415,7 +415,7 @@ fn floods_of_unregistered_clients() {
     let _turn = one_at_a_time();
     let mut cluster = cluster();
     let body = KvRequest::put(b"flood", &[1; 100]).encode();
-    besiege("unregistered clients", &mut cluster, 2, 20, |siege, attacker| {
+    besiege("unregistered clients", &mut cluster, 2, 200, |siege, attacker| {
         let mut streams: Vec<(TcpStream, Vec<u8>, usize)> = Vec::new();
         let mut client = 1_000_000 * (attacker as u128 + 1);
         while siege.goes_on() {

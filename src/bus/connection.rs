@@ -17,7 +17,7 @@
 //!
 //! **Invariants:** dialled if and only if it was a replica from its beginning; only a connected one
 //! is readable or writable; a stalled one waits for memory, a parked one for its peer to take what
-//! it was sent, and neither is in a ready queue.
+//! it was sent, or for the next tick, and neither is in a ready queue.
 //!
 //! **Not here:** the calls to the socket, which need `IO`; they are the bus's.
 
@@ -91,7 +91,9 @@ pub(super) struct Connection {
     pub(super) is_doubted: bool,
     /// It waits for the memory of a body.
     pub(super) is_stalled: bool,
-    /// A client that is not read before it has taken what it was sent.
+    /// A client that is not read in this tick any more.
+    pub(super) is_resting: bool,
+    /// A client with a turn, that is not read before it has taken what it was sent, and has rested.
     pub(super) is_parked: bool,
     /// The bytes a budget was charged for the body under way.
     pub(super) charged: usize,
@@ -136,6 +138,7 @@ impl Connection {
             is_heard: false,
             is_doubted: false,
             is_stalled: false,
+            is_resting: false,
             is_parked: false,
             charged: 0,
             opened: tick,
@@ -222,6 +225,24 @@ impl Connection {
     /// It was dialled and spoken to, and nothing was ever answered.
     pub(super) fn is_unanswered(&self) -> bool {
         self.dialled.is_some() && !self.is_heard && self.unanswered.is_some()
+    }
+
+    /// Whether a client has to wait before its next request is taken in: it would be carried out
+    /// for an answer that there is no room for, or in vain like the last one.
+    pub(super) fn has_to_wait(&self) -> bool {
+        self.class() == Class::Client && (!self.queue.is_empty() || self.is_resting)
+    }
+
+    /// Makes a parked client ready that does not have to wait any more. Not only if there is
+    /// something to read: messages may be in its receiver already.
+    pub(super) fn unpark(&mut self) -> bool {
+        if !self.is_parked || self.has_to_wait() {
+            return false;
+        }
+        assert!(!self.is_ready);
+        self.is_parked = false;
+        self.is_ready = true;
+        true
     }
 
     /// Whether its peer is there: heard lately, and believed.

@@ -41,6 +41,8 @@ pub struct Counters {
     pub timed_out: u64,
     /// Clients not read for a while for want of memory.
     pub stalled: u64,
+    /// Clients not read in what was left of a tick, for having asked in vain.
+    pub rested: u64,
     /// Failed attempts to accept.
     pub accept_failed: u64,
 }

@@ -30,6 +30,7 @@
 //! | the same, of unknown peers | a quarter of it, or 1 message | the oldest other is closed |
 //! | the same, of replicas | one each | |
 //! | a client that does not read | one message | it is not read before it has |
+//! | a client that asks in vain | 4 messages in a tick | it is not read before the next tick |
 //! | clients and unknown peers | [`BusConfig::connections_max`] | the oldest unknown is closed |
 //! | clients | that, less an eighth | an idle one is closed, or else the new one |
 //! | one call of `receive` | messages and bytes of each class | it says that there is more |
@@ -56,7 +57,11 @@ mod receive;
 mod send_queue;
 
 #[cfg(test)]
+mod soak_tests;
+#[cfg(test)]
 mod test_io;
+#[cfg(test)]
+mod test_process;
 #[cfg(test)]
 mod tests;
 
@@ -210,6 +215,8 @@ pub struct MessageBus {
     ready_clients: VecDeque<ConnectionId>,
     /// The clients that wait for memory, in order.
     stalled: VecDeque<ConnectionId>,
+    /// The clients that are not read in this tick any more. Some may be closed by now.
+    resting: Vec<ConnectionId>,
     /// The connections to flush, each once.
     to_flush: Vec<ConnectionId>,
 
@@ -265,6 +272,7 @@ impl MessageBus {
             ready_unknown: VecDeque::new(),
             ready_clients: VecDeque::new(),
             stalled: VecDeque::new(),
+            resting: Vec::new(),
             to_flush: Vec::new(),
             client_bodies: Budget::new(config.body_size_max.max(message_size_max)),
             unknown_bodies: Budget::new((config.body_size_max / 4).max(message_size_max)),
@@ -305,6 +313,7 @@ impl MessageBus {
     /// The time goes on by a tick: dials who is to be dialled, closes who is overdue.
     pub fn tick<I: IO>(&mut self, io: &mut I) {
         self.tick += 1;
+        self.resume_resting();
         if self.is_accept_failed {
             self.is_accept_failed = false;
             self.is_accept_ready = self.listener.is_some();
@@ -490,10 +499,7 @@ impl MessageBus {
                     if connection.class() == Class::Client {
                         self.client_queues.release(held - connection.queue.size());
                     }
-                    if connection.is_parked && connection.queue.is_empty() {
-                        // Not only what is readable: messages may be in its receiver already.
-                        connection.is_parked = false;
-                        connection.is_ready = true;
+                    if connection.unpark() {
                         self.ready_clients.push_back(id);
                     }
                     continue;
@@ -516,6 +522,29 @@ impl MessageBus {
     /// for. What was not read is remembered; the next [`Self::receive`] after the pause reads it.
     pub fn pause_clients(&mut self, paused: bool) {
         self.clients_are_paused = paused;
+    }
+
+    /// What `client` asked for came to nothing: it is not read any more in this tick, so that who
+    /// asks in vain, as fast as it can, takes no time from those whose requests are carried out.
+    pub fn rest(&mut self, client: ClientId) {
+        let Some(&id) = self.clients.get(&client) else { return };
+        let connection = self.connections.get_mut(&id).expect("it is known");
+        if !std::mem::replace(&mut connection.is_resting, true) {
+            self.resting.push(id);
+            self.counters.rested += 1;
+        }
+    }
+
+    /// A tick has passed: who was not read in it is read again.
+    fn resume_resting(&mut self) {
+        for id in std::mem::take(&mut self.resting) {
+            let Some(connection) = self.connections.get_mut(&id) else { continue };
+            assert!(connection.is_resting);
+            connection.is_resting = false;
+            if connection.unpark() {
+                self.ready_clients.push_back(id);
+            }
+        }
     }
 
     /// Whether there is a connection over which messages to `peer` leave.

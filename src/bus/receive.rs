@@ -8,7 +8,7 @@
 //! ```
 //!
 //! A connection is taken from the front of its queue, read for one turn, and put back at the end if
-//! there may be more, so that none waits for another's flood.
+//! there may be more, so that none waits for another's flood. A client has one turn in a call.
 //!
 //! **Invariants:** an edge is forgotten only at `WouldBlock`; every turn consumes allowance or
 //! leaves the connection drained, so a call ends; a message is delivered only after its sender was
@@ -115,8 +115,11 @@ impl MessageBus {
         mut allowance: Allowance,
         received: &mut Vec<Received>,
     ) {
-        while !allowance.is_spent() {
+        // A client has one turn in a call: what it said has to be judged before more of it is read.
+        let mut turns = if class == Class::Client { self.ready(class).len() } else { usize::MAX };
+        while turns > 0 && !allowance.is_spent() {
             let Some(id) = self.ready(class).pop_front() else { break };
+            turns -= 1;
             let connection = self.connections.get_mut(&id).expect("closing takes it out");
             assert!(connection.is_ready);
             assert_eq!(connection.class(), class);
@@ -141,8 +144,7 @@ impl MessageBus {
     ) -> Turn {
         let connection = self.connections.get_mut(&id).expect("not closed");
         let class = connection.class();
-        if class == Class::Client && !connection.queue.is_empty() {
-            // Its next request would be carried out for an answer that there is no room for.
+        if connection.has_to_wait() {
             connection.is_parked = true;
             return Turn::Drained;
         }

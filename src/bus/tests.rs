@@ -1,202 +1,12 @@
-//! Tests of the bus over sockets in memory ([`super::test_io`]).
+//! F5: tests of the bus over sockets in memory ([`super::test_io`]).
 
 use super::connection::{
     ALIVE_TICKS_MAX, CONNECT_TICKS_MAX, FRAME_TICKS_MAX, IDLE_TICKS_MIN, SILENCE_TICKS_MAX,
 };
 use super::test_io::{CALM, Faults, TestIo, World};
+use super::test_process::*;
 use super::*;
-use crate::io::Event;
-use crate::stdx::Ratio;
-use crate::wire::{Author, Block, Command, Commit, Operation, Ping, Prepare, Reply, Request, View};
-use std::cell::RefCell;
-use std::net::Ipv4Addr;
-use std::rc::Rc;
-use std::time::Duration;
-
-const CLUSTER: ClusterId = ClusterId(9);
-const MESSAGE_SIZE_MAX: u32 = 64 << 10;
-/// The process that speaks to a bus without being one.
-const RAW: usize = 99;
-
-fn address(replica: u8) -> SocketAddr {
-    SocketAddr::from((Ipv4Addr::LOCALHOST, 3000 + u16::from(replica)))
-}
-
-fn author(replica: u8) -> Author {
-    Author { cluster: CLUSTER, view: View(0), replica: ReplicaIndex(replica), incarnation: 0 }
-}
-
-/// A message that shows replica `replica` and carries `number`.
-fn ping(replica: u8, number: u64) -> Message {
-    let ping = Ping { timestamp_monotonic: number, replica_count: 3, ..Ping::default() };
-    Message::new(&author(replica), ping, &[])
-}
-
-/// The same from a client, with a body.
-fn request(client: u128, number: u64, body_size: usize) -> Message {
-    let client = ClientId(client);
-    let operation = Operation::Query as u8;
-    let request = Request { client, session: 0, request: number, operation };
-    Message::new(&author(0), request, &body(number, body_size))
-}
-
-fn reply(replica: u8, client: u128, number: u64, body_size: usize) -> Message {
-    let client = ClientId(client);
-    let operation = Operation::Query as u8;
-    let reply = Reply { client, request: number, operation, ..Reply::default() };
-    Message::new(&author(replica), reply, &body(number, body_size))
-}
-
-/// A message of no evidence that carries `number` and a body.
-fn block(number: u64, body_size: usize) -> Message {
-    Message::new(
-        &author(0),
-        Block { checkpoint_op: number, ..Block::default() },
-        &body(number, body_size),
-    )
-}
-
-fn body(number: u64, size: usize) -> Vec<u8> {
-    (0..size).map(|index| ((index as u64 * 31 + number) % 251) as u8).collect()
-}
-
-/// The number a test message carries; checks that its body is what was sent.
-fn number(message: &Message) -> u64 {
-    let number = match &message.header().command {
-        Command::Ping(ping) => ping.timestamp_monotonic,
-        Command::Request(request) => request.request,
-        Command::Reply(reply) => reply.request,
-        Command::Block(block) => block.checkpoint_op,
-        Command::Commit(commit) => commit.round,
-        other => panic!("not a test's: {}", other.name()),
-    };
-    assert!(message.body() == body(number, message.body().len()));
-    number
-}
-
-fn replica(index: u8) -> Peer {
-    Peer::Replica(ReplicaIndex(index))
-}
-
-fn client(id: u128) -> Peer {
-    Peer::Client(ClientId(id))
-}
-
-struct Process {
-    io: TestIo,
-    bus: MessageBus,
-    received: Vec<Received>,
-}
-
-impl Process {
-    fn with(world: &Rc<RefCell<World>>, process: usize, config: BusConfig) -> Self {
-        let mut io = TestIo::new(world, process);
-        let seed = world.borrow_mut().prng.next_u64();
-        let mut bus = MessageBus::new(config, Prng::from_seed(seed));
-        if let Identity::Replica(own) = bus.config.identity {
-            bus.listen(&mut io, address(own.0)).unwrap();
-        }
-        Self { io, bus, received: Vec::new() }
-    }
-
-    fn replica(world: &Rc<RefCell<World>>, index: u8) -> Self {
-        Self::with(world, usize::from(index), config(Identity::Replica(ReplicaIndex(index))))
-    }
-
-    fn client(world: &Rc<RefCell<World>>, process: usize, id: u128) -> Self {
-        Self::with(world, process, config(Identity::Client(ClientId(id))))
-    }
-
-    fn events(&mut self) {
-        let mut events = Vec::new();
-        self.io.run(Duration::ZERO, &mut events);
-        for event in events {
-            let Event::Socket { socket, readable, writable } = event else { panic!("no files") };
-            if self.bus.owns(socket) {
-                self.bus.on_event(&mut self.io, socket, readable, writable);
-            }
-        }
-    }
-
-    /// One turn of the loop.
-    fn turn(&mut self) {
-        self.events();
-        while self.bus.receive(&mut self.io, &mut self.received) {}
-        self.bus.tick(&mut self.io);
-        self.bus.flush(&mut self.io);
-    }
-
-    fn turns(&mut self, count: u64) {
-        for _ in 0..count {
-            self.turn();
-        }
-    }
-
-    fn take_numbers(&mut self) -> Vec<u64> {
-        self.received.drain(..).map(|received| number(&received.message)).collect()
-    }
-
-    fn kill(mut self) {
-        self.io.kill();
-    }
-}
-
-fn config(identity: Identity) -> BusConfig {
-    let addresses = (0..3).map(address).collect();
-    BusConfig {
-        connections_max: 64,
-        ..BusConfig::new(identity, CLUSTER, addresses, MESSAGE_SIZE_MAX)
-    }
-}
-
-fn turn_all(processes: &mut [Process], count: u64) {
-    for _ in 0..count {
-        processes.iter_mut().for_each(Process::turn);
-    }
-}
-
-/// Three replicas that know each other.
-fn cluster(world: &Rc<RefCell<World>>) -> Vec<Process> {
-    let mut processes: Vec<Process> = (0..3).map(|index| Process::replica(world, index)).collect();
-    introduce(&mut processes);
-    processes
-}
-
-/// Lets everybody speak to everybody it dials until all are connected.
-fn introduce(processes: &mut [Process]) {
-    for _ in 0..200 {
-        turn_all(processes, 1);
-        for own in 1..3 {
-            for other in 0..own {
-                let index = processes.iter().position(|p| is_replica(p, own)).unwrap();
-                let _ = processes[index].bus.send(replica(other), &ping(own, 0));
-            }
-        }
-    }
-    turn_all(processes, 200);
-    for process in processes.iter_mut() {
-        if let Identity::Replica(own) = process.bus.config.identity {
-            for other in (0..3).filter(|other| *other != own.0) {
-                assert!(process.bus.is_connected(replica(other)), "{own} to {other}");
-            }
-        }
-        process.received.clear();
-    }
-}
-
-fn is_replica(process: &Process, index: u8) -> bool {
-    process.bus.config.identity == Identity::Replica(ReplicaIndex(index))
-}
-
-/// A bus of replica 1, and the other end for whatever a test says to it.
-fn alone(change: impl FnOnce(&mut BusConfig)) -> (Rc<RefCell<World>>, Process, TestIo) {
-    let world = World::new(1);
-    let mut config = config(Identity::Replica(ReplicaIndex(1)));
-    change(&mut config);
-    let process = Process::with(&world, 1, config);
-    let raw = TestIo::new(&world, RAW);
-    (world, process, raw)
-}
+use crate::wire::{Block, Commit, Prepare};
 
 #[test]
 fn replicas_and_clients_meet_and_talk() {
@@ -533,6 +343,45 @@ fn a_client_takes_no_more_of_a_turn_than_its_answers_have_room() {
     assert_eq!(numbers.len(), 41);
     let place = numbers.iter().position(|number| *number == 100).unwrap();
     assert!(place <= CLIENT_QUEUE_COUNT_MAX, "{numbers:?}");
+}
+
+#[test]
+fn a_client_that_asks_in_vain_takes_one_turn_of_a_tick() {
+    let (_world, mut process, mut raw) = alone(|_| {});
+    let greedy = raw.connect_raw(address(1));
+    raw.send_raw(greedy, request(7, 0, 0).as_bytes());
+    let modest = raw.connect_raw(address(1));
+    raw.send_raw(modest, request(8, 0, 0).as_bytes());
+    process.turn();
+    assert_eq!(process.take_numbers(), [0, 0]);
+    for number in 1..=20 {
+        raw.send_raw(greedy, request(7, number, 0).as_bytes());
+        raw.send_raw(modest, request(8, 100 + number, 0).as_bytes());
+    }
+    let mut greedy_numbers = Vec::new();
+    for tick in 0..5 {
+        process.events();
+        // A tick is many turns of the loop.
+        for _ in 0..50 {
+            process.bus.receive(&mut process.io, &mut process.received);
+            process.bus.flush(&mut process.io);
+            // All that one of them asks for is refused.
+            process.bus.rest(ClientId(7));
+        }
+        let numbers = process.take_numbers();
+        let (modest, greedy): (Vec<u64>, _) = numbers.iter().partition(|number| **number > 100);
+        assert_eq!(modest.len(), if tick == 0 { 20 } else { 0 }, "{numbers:?}");
+        assert!(greedy.len() <= CLIENT_QUEUE_COUNT_MAX, "{numbers:?}");
+        greedy_numbers.extend(greedy);
+        process.bus.tick(&mut process.io);
+        assert!(process.bus.has_more() || tick == 4);
+    }
+    assert_eq!(greedy_numbers, (1..=20).collect::<Vec<u64>>(), "late, and all of them");
+    raw.close(greedy);
+    process.bus.rest(ClientId(7));
+    process.turns(3);
+    process.bus.rest(ClientId(7));
+    assert!(process.bus.resting.is_empty(), "it is gone");
 }
 
 #[test]
@@ -1020,142 +869,4 @@ fn a_prepare_arrives_as_sectors() {
     let received = &processes[0].received[0].message;
     assert_eq!(received.as_bytes(), message.as_bytes());
     assert_eq!(received.sectors().as_ptr(), received.bytes().as_ptr(), "without a copy");
-}
-
-/// What a soak run saw, to be compared between runs of one seed.
-type Trace = Vec<(usize, u64)>;
-
-/// Everybody sends to everybody through every fault there is; then the faults stop.
-fn soak(seed: u64) -> Trace {
-    let world = World::new(seed);
-    let mut prng = Prng::from_seed(seed ^ 0x5eed);
-    let mut processes: Vec<Process> = (0..3).map(|index| Process::replica(&world, index)).collect();
-    processes.extend((3..6).map(|process| Process::client(&world, process, process as u128)));
-    world.borrow_mut().faults = Faults {
-        is_choppy: true,
-        refuse: Ratio::new(1, 3),
-        reset: Ratio::new(1, 1 + u32::try_from(prng.below(400)).unwrap()),
-        accept_fail: Ratio::new(1, 3),
-    };
-    let mut soak = Soak { newest: BTreeMap::new(), trace: Vec::new(), sent: 0 };
-    for _ in 0..800 {
-        if prng.chance(Ratio::new(1, 100)) {
-            let choice = prng.index(1000);
-            world.borrow_mut().reset_one(choice);
-        }
-        if prng.chance(Ratio::new(1, 200)) {
-            let index = u8::try_from(prng.index(3)).unwrap();
-            let place = usize::from(index);
-            processes[place].io.kill();
-            processes[place] = Process::replica(&world, index);
-        }
-        let index = prng.index(3);
-        processes[index].bus.pause_clients(prng.chance(Ratio::new(1, 3)));
-        soak.step(&mut processes, &mut prng);
-    }
-    world.borrow_mut().faults = Faults { is_choppy: true, ..CALM };
-    assert!(world.borrow().closed_count > 50, "the faults bite");
-    processes[..3].iter_mut().for_each(|process| process.bus.pause_clients(false));
-    for _ in 0..300 {
-        soak.step(&mut processes, &mut prng);
-    }
-    soak.settle(&mut processes, 500);
-    // Whoever is to be connected is; and what is sent from here on arrives, all of it.
-    soak.trace.clear();
-    let sent_before = soak.sent;
-    for _ in 0..30 {
-        for from in 0..6 {
-            for to in 0..6 {
-                soak.send(&mut processes, from, to, 500, true);
-            }
-        }
-        soak.settle(&mut processes, 60);
-    }
-    soak.settle(&mut processes, 500);
-    assert_eq!(soak.trace.len() as u64, soak.sent - sent_before, "seed {seed}");
-    for process in &processes {
-        assert_eq!(process.bus.counters().invalid, 0, "no frame is ever torn");
-        assert_eq!(process.bus.counters().misidentified, 0);
-    }
-    soak.trace
-}
-
-struct Soak {
-    /// By receiver and connection: the number that came last.
-    newest: BTreeMap<(usize, ConnectionId), u64>,
-    trace: Trace,
-    sent: u64,
-}
-
-impl Soak {
-    fn send(&mut self, processes: &mut [Process], from: usize, to: usize, size: usize, must: bool) {
-        let is_pair = from != to && (from < 3 || to < 3);
-        if !is_pair {
-            return;
-        }
-        // The number names sender and receiver, so that nothing can be taken for another's.
-        let number = (self.sent * 6 + from as u64) * 6 + to as u64;
-        let message = if from >= 3 {
-            request(from as u128, number, size)
-        } else if to >= 3 {
-            reply(u8::try_from(from).unwrap(), to as u128, number, size)
-        } else if self.sent.is_multiple_of(3) {
-            block(number, size)
-        } else {
-            ping(u8::try_from(from).unwrap(), number)
-        };
-        let peer = if to < 3 { replica(u8::try_from(to).unwrap()) } else { client(to as u128) };
-        let result = processes[from].bus.send(peer, &message);
-        if must {
-            assert_eq!(result, Ok(()), "{from} to {to}");
-        }
-        self.sent += u64::from(result.is_ok());
-    }
-
-    fn step(&mut self, processes: &mut [Process], prng: &mut Prng) {
-        for _ in 0..6 {
-            let size = prng.index(9000);
-            self.send(processes, prng.index(6), prng.index(6), size, false);
-        }
-        self.settle(processes, 1);
-    }
-
-    fn settle(&mut self, processes: &mut [Process], turns: u64) {
-        for _ in 0..turns {
-            for (to, process) in processes.iter_mut().enumerate() {
-                process.turn();
-                for received in std::mem::take(&mut process.received) {
-                    let number = number(&received.message);
-                    let from = usize::try_from(number / 6 % 6).unwrap();
-                    assert_eq!(number % 6, to as u64, "delivered to whom it was sent");
-                    let sender = if from < 3 {
-                        replica(u8::try_from(from).unwrap())
-                    } else {
-                        client(from as u128)
-                    };
-                    assert!(received.peer.is_none_or(|peer| peer == sender), "misattributed");
-                    let key = (to, received.connection);
-                    let before = self.newest.insert(key, number);
-                    assert!(
-                        before.is_none_or(|before| before / 36 < number / 36),
-                        "twice, or late"
-                    );
-                    self.trace.push((to, number));
-                }
-            }
-        }
-    }
-}
-
-#[test]
-fn soak_through_all_faults() {
-    for seed in 0..15 {
-        let trace = soak(seed);
-        assert!(trace.len() >= 600, "{}", trace.len());
-    }
-}
-
-#[test]
-fn the_same_seed_does_the_same() {
-    assert_eq!(soak(1000), soak(1000));
 }

@@ -2,7 +2,7 @@
 //! one is offered meanwhile. And a replica whose execution waits for a block.
 
 use super::cluster_tests::{Disk, format, open};
-use super::replica_tests::{Bench, GEOMETRY, commit, log_of, primary};
+use super::test_bench::{Bench, GEOMETRY, commit, log_of, primary};
 use super::{Effects, Now, Replica};
 use crate::fatal::{Fatal, FatalKind};
 use crate::stdx::Prng;

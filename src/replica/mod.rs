@@ -54,7 +54,11 @@ mod cluster_tests;
 #[cfg(test)]
 mod divergence_tests;
 #[cfg(test)]
+mod incarnations_tests;
+#[cfg(test)]
 mod replica_tests;
+#[cfg(test)]
+mod test_bench;
 
 pub use checkpoint::{BLOCKS_WANTED_MAX, CheckpointLoad};
 pub use effects::Effects;

@@ -12,7 +12,8 @@
 //!
 //! **Invariants:** only a normal primary evicts or refuses, and it evicts only once it has executed
 //! the log that its view began with; a backup answers from its own table, or hands the request on
-//! and answers it when it executes it; nothing here changes the sessions.
+//! and answers it when it executes it; nothing here changes the sessions; a client whose request
+//! comes to nothing is not read again before the next tick.
 
 use super::Server;
 use crate::bus::Peer;
@@ -137,7 +138,7 @@ impl<S: StateMachine> Server<S> {
             Route::Primary => self.primary_on_request(header, message),
             Route::Backup { primary } => self.backup_on_request(header, message, primary),
             Route::Reject(reason) => self.send_reject(&header.command, reason),
-            Route::Ignore(reason) => self.ignore(reason),
+            Route::Ignore(reason) => self.ignore(&header.command, reason),
         }
     }
 
@@ -155,7 +156,7 @@ impl<S: StateMachine> Server<S> {
                 if header.command.operation == Operation::Query as u8
                     && !self.asked.admits(header.command.client, self.ticks) =>
             {
-                self.ignore("a query of its client is in the log already");
+                self.ignore(&header.command, "a query of its client is in the log already");
             }
             Admission::Accept
                 if header.command.operation == Operation::Register as u8
@@ -175,13 +176,14 @@ impl<S: StateMachine> Server<S> {
                 Err(refused) => self.on_not_gathered(header, refused),
             },
             Admission::Reply(reply) => self.send_client_reply(&ClientReply::Reply(*reply)),
-            Admission::Ignore(reason) => self.ignore(reason),
+            Admission::Ignore(reason) => self.ignore(&header.command, reason),
             Admission::Evict(_) if !self.replica.has_executed_view_log() => {
-                self.ignore("the log of the view before may hold its session");
+                self.ignore(&header.command, "the log of the view before may hold its session");
             }
             Admission::Evict(reason) => {
                 let Request { client, session, .. } = header.command;
                 self.send_eviction(client, session, reason);
+                self.bus.rest(client);
             }
             Admission::Reject(reason) => self.send_reject(&header.command, reason),
         }
@@ -203,6 +205,8 @@ impl<S: StateMachine> Server<S> {
                     && self.bus.send(Peer::Replica(primary), message).is_ok()
                 {
                     self.forwarded.note(&header.command);
+                } else {
+                    self.bus.rest(header.command.client);
                 }
             }
         }
@@ -260,7 +264,7 @@ impl<S: StateMachine> Server<S> {
 
     fn on_not_gathered(&mut self, header: &Header<Request>, refused: NotGathered) {
         match refused {
-            NotGathered::Ignore(reason) => self.ignore(reason),
+            NotGathered::Ignore(reason) => self.ignore(&header.command, reason),
             NotGathered::Reject(reason) => {
                 self.replica.forget_refused(|client| self.executor.has_session(client));
                 self.send_reject(&header.command, reason);
@@ -271,10 +275,12 @@ impl<S: StateMachine> Server<S> {
     fn send_reject(&mut self, request: &Request, reason: RejectReason) {
         let message = self.replica.reject(request, reason);
         let _ = self.bus.send(Peer::Client(request.client), &message);
+        self.bus.rest(request.client);
     }
 
-    fn ignore(&self, reason: &str) {
+    fn ignore(&mut self, request: &Request, reason: &str) {
         log::debug!("{}: on_request: ignoring ({reason})", self.replica);
+        self.bus.rest(request.client);
     }
 }
 

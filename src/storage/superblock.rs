@@ -36,7 +36,7 @@
 
 use super::layout::{Geometry, Layout, SUPERBLOCK_COPIES, SUPERBLOCK_COPY_SIZE};
 use super::{ReadResult, Request, Token};
-use crate::constants::{HEADER_SIZE, PIPELINE_MAX, PROTOCOL, REPLICAS_MAX};
+use crate::constants::{HEADER_SIZE, NUMBER_MAX, PIPELINE_MAX, PROTOCOL, REPLICAS_MAX, VIEW_MAX};
 use crate::fatal::{Fatal, FatalKind};
 use crate::stdx::{AlignedBuffer, defect, is_zero};
 use crate::wire::{
@@ -52,9 +52,6 @@ const QUORUM_WRITE: u32 = 3;
 const ATTEMPTS_MAX: u8 = 4;
 /// Equal copies that decide when opening.
 const QUORUM_OPEN: usize = 2;
-
-/// No op and no sequence comes near it, so that what is counted on from either never overflows.
-const NUMBER_MAX: u64 = u64::MAX / 2;
 
 const MAGIC: [u8; 8] = *b"vsr data";
 /// Where the number of the copy lies, the one byte outside of the checksum.
@@ -178,6 +175,9 @@ impl SuperblockState {
         }
         if self.log_view > self.view {
             return Some(format!("log view {} above view {}", self.log_view, self.view));
+        }
+        if self.view.0 > VIEW_MAX {
+            return Some(format!("view {}", self.view));
         }
         let op_max = self.commit_max.max(self.head.op);
         if op_max > NUMBER_MAX {

@@ -214,7 +214,7 @@ impl Store {
     pub(super) fn on_root_written(&mut self) {
         let freezing = self.freezing.take().expect("it was being written");
         assert!(freezing.pending.is_empty());
-        self.tree.on_complete(freezing.op);
+        self.tree.sealed.on_complete(freezing.op);
         assert!(self.written.is_none());
         self.written = Some((freezing.root.expect("it was being written"), false));
         self.counters.checkpoints_written += 1;

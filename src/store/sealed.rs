@@ -16,9 +16,7 @@
 //! be: references of op T - I and below, all of which are sealed, since T is frozen only when T - I
 //! is complete. What stays open in pages of T + I is of op T or T + I; by the same argument, in
 //! pages of T, of op T - I or T. When T is complete, all pages of T are sealed, and sealing closed
-//! their references for good. So then the map of T - I is not needed any more, but for the root of
-//! the tree, which no page refers to: if nothing was written since T - I, it takes its checksums
-//! then.
+//! their references for good. So then the map of T - I is not needed any more.
 //!
 //! The reference to the root of the tree lies in no page. If nothing changes for an interval, the
 //! root is not copied either, so each freeze resolves that reference by the same argument.

@@ -585,16 +585,6 @@ impl Tree {
         self.undo.push(Undo::Released { reference: *reference });
     }
 
-    /// Checkpoint `op` is complete. The checksums of what is older are forgotten: where nothing was
-    /// written since, the root's are needed for as long as it is the root.
-    pub(super) fn on_complete(&mut self, op: Op) {
-        for root in [&mut self.root, &mut self.root_before] {
-            assert!(root.reference.op <= self.op);
-            root.reference = self.sealed.resolve(&root.reference).unwrap_or(root.reference);
-        }
-        self.sealed.on_complete(op);
-    }
-
     /// What refers to a page in memory: the checksums are not known yet.
     fn reference(&self, slot: Slot) -> BlockRef {
         let entry = self.cache.entry(slot);

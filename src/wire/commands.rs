@@ -11,7 +11,7 @@
 use super::header::{COMMAND_OFFSET, COMMAND_SIZE, Header, Invalid};
 use super::types::{BlockRef, ClientId, Field, Op, Parent, Place, PrepareId, View, layout};
 use super::{Operation, StatusReport};
-use crate::constants::{ENTRY_SIZE, HEADER_SIZE, PIPELINE_MAX, REPLICAS_MAX};
+use crate::constants::{ENTRY_SIZE, HEADER_SIZE, NUMBER_MAX, PIPELINE_MAX, REPLICAS_MAX, VIEW_MAX};
 
 /// The command part of a header: [`Command`] or one command's struct.
 pub trait CommandPart: Copy + std::fmt::Debug {
@@ -387,6 +387,12 @@ impl Header<Command> {
         if self.replica.0 >= REPLICAS_MAX {
             return Some("replica index out of range");
         }
+        if self.view.0 > VIEW_MAX {
+            return Some("a view that is never reached");
+        }
+        if self.command.op_max() > NUMBER_MAX {
+            return Some("an op that is never reached");
+        }
         if self.size == HEADER_SIZE && self.checksum_body != 0 {
             return Some("a body checksum without a body");
         }
@@ -482,6 +488,25 @@ impl Command {
                 | Self::Block(_)
                 | Self::Status(_)
         )
+    }
+
+    /// The largest of the ops that a command of a replica names, as far as its own rules do not
+    /// bound it by another.
+    fn op_max(&self) -> Op {
+        match self {
+            Self::Prepare(prepare) => prepare.op,
+            Self::PrepareOk(ok) => ok.prepare.op.max(ok.commit_min),
+            Self::Commit(commit) => commit.commit.op.max(commit.checkpoint.op),
+            Self::DoViewChange(message) => {
+                message.op.max(message.commit_max).max(message.checkpoint_op)
+            }
+            Self::StartView(message) => message.op.max(message.checkpoint.op),
+            Self::RequestHeaders(request) => request.op_max,
+            Self::RequestPrepare(request) => request.prepare.op,
+            Self::Ping(ping) => ping.checkpoint.op,
+            Self::Block(block) => block.checkpoint_op,
+            _ => 0,
+        }
     }
 
     /// The client this message is from or for, for the commands that name one.

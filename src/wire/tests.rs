@@ -2,7 +2,7 @@
 //! `docs/protocol.md` draws what the code writes.
 
 use super::*;
-use crate::constants::HEADER_SIZE;
+use crate::constants::{HEADER_SIZE, NUMBER_MAX, VIEW_MAX};
 use crate::stdx::Prng;
 use bytes::Bytes;
 
@@ -329,6 +329,55 @@ fn headers_that_no_author_writes_are_refused() {
     let root = Header::root(CLUSTER);
     assert_eq!(root.with(Command::from(root.command)).invalid(), None);
     assert_eq!(Header::decode_prepare(&root.encode()), Ok(root));
+}
+
+#[test]
+fn ops_and_views_that_are_never_reached_are_refused() {
+    let invalid = |command: Command| Header::seal(&replica(), command, b"").invalid();
+    let (largest, over) = (NUMBER_MAX, NUMBER_MAX + 1);
+    let id = |op| PrepareId { op, ..PrepareId::default() };
+    let block = |op| BlockRef { op, ..BlockRef::NONE };
+    let commands: [fn(u64, PrepareId, BlockRef) -> Command; 10] = [
+        |_, id, _| PrepareOk { prepare: id, ..PrepareOk::default() }.into(),
+        |op, id, _| {
+            PrepareOk { prepare: PrepareId { op: 1, ..id }, commit_min: op, checkpoint_id: 0 }
+                .into()
+        },
+        |_, id, _| Commit { commit: id, ..Commit::default() }.into(),
+        |_, _, checkpoint| Commit { checkpoint, ..Commit::default() }.into(),
+        |op, _, _| RequestHeaders { op_min: 0, op_max: op }.into(),
+        |op, _, _| RequestHeaders { op_min: op, op_max: op }.into(),
+        |_, id, _| RequestPrepare { prepare: id }.into(),
+        |_, _, checkpoint| Ping { checkpoint, replica_count: 3, ..Ping::default() }.into(),
+        |op, _, _| Block { checkpoint_op: op, ..Block::default() }.into(),
+        |_, _, _| StartViewChange {}.into(),
+    ];
+    let (names_none, naming) = commands.split_last().unwrap();
+    for command in naming {
+        assert_eq!(invalid(command(largest, id(largest), block(largest))), None);
+        let wrong = command(over, id(over), block(over));
+        assert_eq!(invalid(wrong), Some("an op that is never reached"), "{wrong:?}");
+    }
+    let set = header_set();
+    let invalid = |command: Command| Header::seal(&replica(), command, &set).invalid();
+    for wrong in [
+        DoViewChange { op: over, ..DoViewChange::default() },
+        DoViewChange { commit_max: over, ..DoViewChange::default() },
+        DoViewChange { checkpoint_op: over, ..DoViewChange::default() },
+    ] {
+        assert!(invalid(wrong.into()).is_some(), "{wrong:?}");
+    }
+    assert!(invalid(StartView { op: over, ..StartView::default() }.into()).is_some());
+    let checkpoint = block(over);
+    assert!(invalid(StartView { checkpoint, ..StartView::default() }.into()).is_some());
+    let (prepare, body) = prepare();
+    let wrong = Prepare { op: over, ..prepare };
+    assert!(Header::seal(&replica(), Command::from(wrong), &body).invalid().is_some());
+    for (view, reason) in [(VIEW_MAX, None), (VIEW_MAX + 1, Some("a view that is never reached"))] {
+        let author = Author { view: View(view), ..replica() };
+        let command = names_none(0, id(0), block(0));
+        assert_eq!(Header::seal(&author, command, b"").invalid(), reason);
+    }
 }
 
 #[test]
