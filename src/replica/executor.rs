@@ -282,6 +282,12 @@ impl<S: StateMachine> Executor<S> {
             Operation::Register | Operation::Deregister | Operation::Apply | Operation::Recover => {
                 match self.sessions.decide(&id) {
                     Decision::Execute => self.admit_valid(id.operation, body),
+                    // Its op has been suspended behind it. Nobody is told of an op in part.
+                    Decision::Reply(reply) if reply.op > self.op => {
+                        assert_eq!(reply.op, self.op + 1);
+                        assert!(self.entries_done > 0);
+                        Admission::Ignore("its op is being executed")
+                    }
                     Decision::Reply(reply) => {
                         assert_eq!(reply.client, id.client);
                         assert_eq!(reply.request_checksum, id.checksum);

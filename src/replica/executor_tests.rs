@@ -459,6 +459,31 @@ fn order_within_a_batch_matters() {
 }
 
 #[test]
+fn reply_of_an_op_that_is_suspended_is_kept_until_all_of_it_is_executed() {
+    let batch = [count(A, 1, 1, "before"), count(B, 1, 1, "behind")];
+    let mut kept = 0;
+    for accesses in 0..30 {
+        let mut fixture = Fixture::with_sessions();
+        fixture.executor.store.suspend_after(accesses);
+        let prepare = prepare(2, fixture.timestamp, &batch);
+        let mut replies = Vec::new();
+        if fixture.executor.commit(&prepare, &mut replies) == CommitOutcome::Suspended {
+            if replies.len() == 1 {
+                let admission = fixture.admit(&batch[0]);
+                assert!(matches!(admission, Admission::Ignore(_)), "{admission:?}");
+                kept += 1;
+            }
+            assert_eq!(fixture.executor.commit(&prepare, &mut replies), CommitOutcome::Done);
+        }
+        fixture.executor.store = disarmed(std::mem::take(&mut fixture.executor.store));
+        for asked in &batch {
+            assert!(matches!(fixture.admit(asked), Admission::Reply(_)));
+        }
+    }
+    assert!(kept > 0, "some attempt stopped between the two");
+}
+
+#[test]
 fn suspension_abandons_the_attempt_whatever_it_returned() {
     for body in [command(b'c', 1), command(b'w', 1)] {
         let asked = Asked { body, ..count(A, 1, 1, "") };
