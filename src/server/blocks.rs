@@ -33,8 +33,6 @@ const GROWTH_TICKS: u64 = 100;
 const LOST_TICKS: u64 = 300;
 /// Ticks between two lines of the log on how far a sync has come.
 const SYNC_LOG_TICKS: u64 = 100;
-/// Ticks between two blocks that are read only to see whether they are still good.
-const SCRUB_TICKS: u64 = 4;
 
 /// What is going on with blocks.
 #[derive(Debug, Default)]
@@ -137,9 +135,7 @@ impl<S: StateMachine> Server<S> {
         if store.is_full() && ticks.is_multiple_of(GROWTH_TICKS) {
             store.retry_growth();
         }
-        if ticks.is_multiple_of(SCRUB_TICKS) {
-            store.scrub(&mut self.effects.requests);
-        }
+        store.scrub_tick(&mut self.effects.requests);
         Ok(())
     }
 
