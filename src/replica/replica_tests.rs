@@ -152,6 +152,7 @@ fn ping(from: &Author, geometry: Geometry, incarnation_target: u64) -> Message {
         pipeline,
         clients_max,
         replica_count: 3,
+        store_full: 0,
     };
     Message::new(from, command, &[])
 }

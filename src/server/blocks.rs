@@ -94,11 +94,11 @@ impl<S: StateMachine> Server<S> {
         let store = self.executor.store_mut();
         store.write_behind(WRITE_BUDGET, &mut self.effects.requests);
         let written = store.take_written_checkpoint();
-        let full = store.is_full();
+        let (full, filled) = (store.is_full(), store.is_filled());
         if let Some(checkpoint) = written {
             self.replica.on_checkpoint_written(checkpoint, &mut self.effects);
         }
-        self.replica.set_store_full(full);
+        self.replica.set_store_full(full, filled);
         self.request_missing();
         for found in self.executor.store_mut().take_peer_blocks() {
             let to = ReplicaIndex(u8::try_from(found.requester).expect("a replica's index"));

@@ -652,7 +652,7 @@ fn a_full_disk_stops_checkpoints_and_nothing_else() {
     let history =
         History { keys_count: 3000, value_size_max: 3000, batch_max: 20, ..History::random(40) };
     let mut undisturbed = Node::new(history, 4096, 100, 40);
-    let mut node = Node::new(history, 4096, 20, 41);
+    let mut node = Node::new(history, 4096, 2000, 41);
     undisturbed.advance_to(64);
     undisturbed.settle();
     node.advance_to(32);
@@ -669,6 +669,57 @@ fn a_full_disk_stops_checkpoints_and_nothing_else() {
     node.settle();
     assert!(!node.store.is_full());
     assert_eq!(node.checkpoints, undisturbed.checkpoints);
+}
+
+#[test]
+fn memory_is_bounded_while_the_disk_is_full() {
+    let history = History {
+        seed: 45,
+        keys_count: 3000,
+        key_size_max: 60,
+        value_size_max: 1000,
+        batch_max: 60,
+    };
+    let mut undisturbed = Node::new(history, 4096, 2000, 45);
+    undisturbed.advance_to(96);
+    undisturbed.settle();
+    for cache_blocks in [1, 160] {
+        let mut node = Node::new(history, 4096, cache_blocks, 46);
+        node.advance_to(32);
+        node.settle();
+        node.growth_fails = Ratio::new(1, 1);
+        let (mut blocks_max, mut filled_count) = (0, 0);
+        let bound = cache_blocks.max(128);
+        loop {
+            // What there is a place for is written.
+            for _ in 0..300 {
+                node.step();
+            }
+            if node.store.is_full() && node.store.is_congested() {
+                break;
+            }
+            node.advance();
+            filled_count += u64::from(node.store.is_filled());
+            assert!(node.op < 95, "there is more than memory may hold");
+        }
+        assert!(filled_count > 0, "a warning comes first");
+        for _ in 0..1000 {
+            // An attempt suspends, and reading does not.
+            let put = node.store.put(Table(0), b"more", b"");
+            assert!(put.is_err() || node.store.commit_overlay().is_err());
+            node.store.abandon_overlay();
+            node.step();
+            blocks_max = blocks_max.max(node.store.unwritten_count() as u64);
+        }
+        // A batch that is under way when the bound is met ends.
+        assert!(blocks_max <= bound + 130, "{blocks_max} blocks in memory, of {cache_blocks}");
+        assert!(node.store.is_filled() && node.op < 96);
+        node.growth_fails = Ratio::new(1, 3);
+        node.advance_to(96);
+        node.settle();
+        assert!(!node.store.is_full() && !node.store.is_filled());
+        assert_eq!(node.checkpoints, undisturbed.checkpoints);
+    }
 }
 
 #[test]
