@@ -37,8 +37,8 @@ const STUCK_TICKS: u64 = 300;
 /// Ticks that a primary waits for its own checkpoint with a full log.
 const FULL_TICKS: u64 = 300;
 
-/// Ticks that it waits with a full disk, so as to have heard from the others whether they have room:
-/// they say so with each ping.
+/// Ticks that it waits with a full disk, so as to have heard from the others whether they have
+/// room: they say so with each ping.
 const FULL_DISK_TICKS: u64 = 200;
 
 /// Blocks asked for in one message.

@@ -20,7 +20,8 @@
 //!
 //! The parts: `page` (the bytes of a node), `tree` (the algorithms), `value` (large values),
 //! `cache`, `sealed` (checksums of what is written late), `checkpoint` (freeze, write-behind),
-//! `grid` (what is in flight), `load` and `walk` (a checkpoint from the disk and from peers), `scrub`.
+//! `grid` (what is in flight), `load` and `walk` (a checkpoint from the disk and from peers),
+//! `scrub`.
 //!
 //! **Invariants:** the content of the tree is a function of the committed writes alone, and its
 //! blocks of those and of where the checkpoints are; between two attempts the overlay is empty and

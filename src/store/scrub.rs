@@ -2,17 +2,17 @@
 //! that have gone bad while a good copy is to be had elsewhere.
 //!
 //! ```text
-//!   tick ──► credit ──► blocks due ──► walk over C ──► … ──► walk over C', from the same place on ──► lap
+//!   tick ──► credit ──► blocks due ──► walk over C ──► … ──► walk over C', from the same place
 //!            used blocks in a day                        │
 //!                                          C' is durable ┘
 //! ```
 //!
 //! It is a walk, one block at a time. A block of C is not reused before the freeze of C'', and when
 //! C' is durable the scrub goes over to C': it goes down to the place it had come to (`Place`), and
-//! on from there. Those *on the way* there are read again, and are as many as the tree and the value
-//! it is in have levels. They do not wait for a turn, nor do inner pages: what is due is a leaf, a
-//! part of a value or a chunk of the free set that was not read before. So a lap advances by each
-//! block that is due, however many checkpoints come meanwhile.
+//! on from there. Blocks *on the way* there are read again, as many as the tree has levels, and the
+//! value it is in. They do not wait for a turn, nor do inner pages: what is due is a leaf, a part
+//! of a value or a chunk of the free set that was not read before. So a lap advances by each block
+//! that is due, however many checkpoints come meanwhile.
 //!
 //! **What a lap sees.** Every block that is in use from its begin to its end: beneath a block that
 //! has not changed nothing has, so all it refers to is on the same side of the place as it is, and
@@ -24,7 +24,7 @@
 //! but not less than [`RATE_MIN`] nor more than [`RATE_MAX`]. One read is in flight, so the log has
 //! to wait for one block at most.
 //!
-//! **Invariants:** the place never goes back in a lap; what is due and could not be read is bounded.
+//! **Invariants:** the place never goes back in a lap; what is due and was not read is bounded.
 //!
 //! **Not here:** how a bad block is repaired (`grid`). It is noted as missing and not waited for;
 //! what is beneath it the next lap sees.

@@ -17,8 +17,8 @@
 //! that is beneath it: what a block refers to is not younger than the block. A sync that is begun
 //! anew finds what it has fetched before by reading it.
 //!
-//! **A place** in the order of a walk is as good in the next checkpoint: a chunk of the free set, or
-//! a key and a part of its value. A walk from a place on visits what is not wholly before it.
+//! **A place** in the order of a walk is as good in the next checkpoint: a chunk of the free set,
+//! or a key and a part of its value. A walk from a place on visits what is not wholly before it.
 //!
 //! **Invariants:** the frontier is bounded: pages on the way down, times their children; a reader
 //! of an older walk finds nobody; when a sync is over, every block of the checkpoint is durable
