@@ -125,8 +125,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let addresses = |ports: &str| -> Result<Vec<SocketAddr>, std::num::ParseIntError> {
-        let ports = ports.split(',').map(str::parse);
-        ports.map(|port| Ok((Ipv4Addr::LOCALHOST, port?).into())).collect()
+        ports.split(',').map(|port| Ok((Ipv4Addr::LOCALHOST, port.parse()?).into())).collect()
     };
     match words[..] {
         ["serve", replica, ports] => {

@@ -280,6 +280,7 @@ fn command_of_others(cursor: &mut Cursor<'_>, code: u8) -> Command {
             pipeline: cursor.number_u32(),
             clients_max: cursor.number_u32(),
             replica_count: cursor.u8() % 8,
+            store_full: cursor.u8() % 3,
         }
         .into(),
         Pong::CODE => {

@@ -241,6 +241,16 @@ impl Scenario {
         self.all(who, |replica| replica.op() == op && replica.ops_to_repair() == 0)
     }
 
+    /// Whether all of them live and take over a checkpoint from others.
+    pub(super) fn is_syncing(&self, who: Who) -> bool {
+        self.all(who, Replica::is_syncing)
+    }
+
+    /// Whether all of them live, and have this checkpoint or a later one in full.
+    pub(super) fn has_at_least(&self, who: Who, op: Op) -> bool {
+        self.all(who, |replica| replica.op_complete_durable() >= op)
+    }
+
     fn all(&self, who: Who, what: impl Fn(&Replica) -> bool) -> bool {
         let mut replicas = self.resolve(who).into_iter().map(|index| self.cluster.replica(index));
         replicas.all(|replica| replica.is_some_and(&what))

@@ -70,6 +70,7 @@
 //! draw.
 
 mod bus;
+mod checkpoint;
 mod clock;
 mod disk;
 mod dsl;

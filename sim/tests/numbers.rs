@@ -1,5 +1,6 @@
-//! Numbers: how long writes take while checkpoints are written and while none is, and how much
-//! memory the replicas take when their state is many times larger than their cache.
+//! Numbers: how long writes take while checkpoints are written and while none is, how much memory
+//! the replicas take when their state is many times larger than their cache, and what a replica
+//! that takes over a checkpoint costs the others.
 //!
 //! ```text
 //!   op         0 … 7            8 … 31          of each interval of 32 ops (64 slots)
@@ -12,7 +13,8 @@
 //!
 //! **Invariants:** what a clock measured is printed, and nothing depends on it.
 
-use crate::harness::{Cluster, GEOMETRY, now};
+use crate::harness::json::Json;
+use crate::harness::{Cluster, DEADLINE, GEOMETRY, now, wait_for};
 use std::fs;
 use std::thread;
 use std::time::Duration;
@@ -29,17 +31,43 @@ const RESIDENT_MAX: u64 = CACHE_SIZE + (48 << 20);
 const SLOTS: u32 = 64;
 /// Ops behind a freeze that count as near it: a pipeline.
 const NEAR_OPS: u64 = 8;
+/// Parts in which writes are counted while a checkpoint is taken over, at most.
+const PARTS_MAX: usize = 20;
 const TICK: Duration = Duration::from_millis(10);
 
 /// One acknowledged write: the op that carried it, and how long it took.
 type Sample = (u64, Duration);
 
+/// How many writes a run makes.
+fn writes_of_run() -> u64 {
+    let writes = std::env::var("VSR_NUMBERS_WRITES").ok();
+    writes.map_or(WRITES_DEFAULT, |text| text.parse().expect("a number"))
+}
+
+/// Writes of all clients, a new place of the key space for each.
+fn write_all(cluster: &Cluster, first: u64, writes: u64) -> Vec<Sample> {
+    let config = ClientConfig {
+        addresses: cluster.addresses(),
+        timeout: Duration::from_secs(60),
+        ..ClientConfig::default()
+    };
+    thread::scope(|scope| {
+        let spawn = |client| {
+            let config = config.clone();
+            let (first, writes) = (first / CLIENTS, writes / CLIENTS);
+            scope.spawn(move || write(config, client, first..first + writes))
+        };
+        let threads: Vec<_> = (0..CLIENTS).map(spawn).collect();
+        threads.into_iter().flat_map(|thread| thread.join().expect("it wrote")).collect()
+    })
+}
+
 /// The writes of one client, each one to a place of its own, all over the key space.
-fn write(config: ClientConfig, client: u64, writes: u64) -> Vec<Sample> {
+fn write(config: ClientConfig, client: u64, writes: std::ops::Range<u64>) -> Vec<Sample> {
     let io = MioIO::new(MioOptions::default()).expect("the system has descriptors");
     let mut connection = Client::connect(io, config);
     let mut samples = Vec::new();
-    for number in 0..writes {
+    for number in writes {
         // An odd factor: a permutation of all numbers of 32 bits.
         let place = u32::try_from(number * CLIENTS + client).expect("fewer than 2^32");
         let place = place.wrapping_mul(2_654_435_761);
@@ -83,8 +111,7 @@ fn resident(pid: u32) -> u64 {
 
 #[test]
 fn numbers_of_small_writes_over_many_checkpoints() {
-    let writes = std::env::var("VSR_NUMBERS_WRITES").ok();
-    let writes = writes.map_or(WRITES_DEFAULT, |text| text.parse().expect("a number"));
+    let writes = writes_of_run();
     let geometry = Geometry { journal_slots: SLOTS, ..GEOMETRY };
     let mut cluster = Cluster::formatted(3, geometry);
     for launch in &mut cluster.launches {
@@ -93,19 +120,7 @@ fn numbers_of_small_writes_over_many_checkpoints() {
     cluster.start_all();
     let primary = cluster.wait_available();
     let begun = now();
-    let config = ClientConfig {
-        addresses: cluster.addresses(),
-        timeout: Duration::from_secs(60),
-        ..ClientConfig::default()
-    };
-    let samples: Vec<Sample> = thread::scope(|scope| {
-        let spawn = |client| {
-            let config = config.clone();
-            scope.spawn(move || write(config, client, writes / CLIENTS))
-        };
-        let threads: Vec<_> = (0..CLIENTS).map(spawn).collect();
-        threads.into_iter().flat_map(|thread| thread.join().expect("it wrote")).collect()
-    });
+    let samples = write_all(&cluster, 0, writes);
     let seconds = begun.elapsed().as_secs_f64();
     let status = cluster.wait_all();
     let ops = status.replicas[primary].op;
@@ -129,5 +144,56 @@ fn numbers_of_small_writes_over_many_checkpoints() {
         println!("replica {replica}: {memory} resident, cache {CACHE_SIZE}, file {file} bytes");
         assert!(memory < RESIDENT_MAX, "{memory} bytes resident");
     }
+    cluster.assert_alive();
+}
+
+#[test]
+fn numbers_of_writes_while_a_replica_takes_over_a_checkpoint() {
+    let writes = writes_of_run();
+    let part = writes / 10 / CLIENTS * CLIENTS;
+    // The ring of the default: a smaller one goes round sooner than a checkpoint is taken over.
+    let mut cluster = Cluster::formatted(3, Geometry { journal_slots: 1024, ..GEOMETRY });
+    cluster.start_all();
+    let primary = cluster.wait_available();
+    let away = (primary + 1) % 3;
+    cluster.kill(away);
+    let mut first = 0;
+    // Writes in a second.
+    let mut rate = |cluster: &Cluster, writes: u64| {
+        let begun = now();
+        write_all(cluster, first, writes);
+        first += writes;
+        writes as f64 / begun.elapsed().as_secs_f64()
+    };
+    rate(&cluster, writes);
+    assert!(cluster.status().replicas[primary].op > 1024, "the log did not go round");
+    let rate_before = rate(&cluster, part);
+    cluster.start(away);
+    let is_taking_over = |cluster: &Cluster| {
+        let json = cluster.vsr(&["status", "--json"]).json();
+        json.member("replicas").array()[away].get("sync").is_some_and(|sync| *sync != Json::Null)
+    };
+    wait_for("a checkpoint is taken over", DEADLINE, || is_taking_over(&cluster).then_some(()));
+    let begun = now();
+    let small = part / 10 / CLIENTS * CLIENTS + CLIENTS;
+    let (mut rates, mut is_over) = (Vec::new(), false);
+    while !is_over && rates.len() < PARTS_MAX {
+        rates.push(rate(&cluster, small));
+        is_over = !is_taking_over(&cluster);
+    }
+    let count = rates.len();
+    let rate_during = rates.iter().sum::<f64>() / count as f64;
+    println!(
+        "{rate_before:.0} writes in a second while one is away, {rate_during:.0} while it takes \
+         over checkpoints, for {:.1} s, in {count} parts: {:.2} of it; {}",
+        begun.elapsed().as_secs_f64(),
+        rate_during / rate_before,
+        if is_over { "then it had it" } else { "and was not done" }
+    );
+    let rate_after = rate(&cluster, part);
+    println!("{rate_after:.0} writes in a second after it");
+    cluster.wait_all();
+    let file = fs::metadata(cluster.data(away)).expect("the data file").len();
+    println!("file {file} bytes");
     cluster.assert_alive();
 }

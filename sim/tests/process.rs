@@ -3,6 +3,7 @@
 //! ```text
 //!   normal       commands and their results; start orders; clean ends
 //!   crash        SIGKILL under load: one, all, in clusters of 1 to 6
+//!   checkpoint   SIGKILL in the middle of a checkpoint, and of taking one over
 //!   pause        SIGSTOP: a primary that was deposed while it slept
 //!   disk         rot in the journal, a full log, a full disk
 //!   connections  clients that leave, frames in pieces, garbage, half-open connections
@@ -20,6 +21,7 @@
 //!
 //! **Not here:** what a simulation reaches better: lost and reordered messages, torn writes.
 
+mod checkpoint;
 mod connections;
 mod crash;
 mod disk;

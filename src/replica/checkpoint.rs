@@ -41,6 +41,10 @@ const FULL_TICKS: u64 = 300;
 /// Ticks that a primary waits for a block without which it cannot execute.
 const BLOCK_TICKS: u64 = 300;
 
+/// Ticks that it waits with a full disk, so as to have heard from the others whether they have
+/// room: they say so with each ping.
+const FULL_DISK_TICKS: u64 = 200;
+
 /// Blocks asked for in one message.
 pub const BLOCKS_WANTED_MAX: usize = 64;
 
@@ -100,7 +104,7 @@ pub(super) struct Checkpoints {
     claims: [Claims; crate::constants::REPLICAS_MAX as usize],
     /// Of the last progress of execution: `commit_min`, and the tick.
     progress: (Op, u64),
-    /// Primary: the tick since which the log is full, or now.
+    /// Primary: the tick since which the log cannot go on for want of a checkpoint, or now.
     full_since: u64,
     /// What is to be executed next is believed to be gone from all journals.
     stuck: bool,
@@ -271,18 +275,29 @@ impl Replica {
     }
 
     /// A primary whose own checkpoint does not come about lets another one lead: the rest may have
-    /// theirs. It stays, if all of them wait.
+    /// theirs. If its disk is full, it goes only if the rest is known to have room, and stays with
+    /// its refusals if they have not: else view after view would end the same way. So of the
+    /// primaries with a full disk each leaves once, and one with room stays.
     fn primary_judge_checkpoint(&mut self, effects: &mut Effects) {
-        if !self.is_primary() || self.solo() || !self.log_is_full() || self.store_full {
+        let waits = self.log_is_full() || (self.store_full && self.store_filled);
+        if !self.is_primary() || !waits {
             self.checkpoints.full_since = self.tick;
+        }
+        assert!(self.tick >= self.checkpoints.full_since);
+        let ticks = self.tick - self.checkpoints.full_since;
+        let leaves = if self.store_full {
+            ticks >= FULL_DISK_TICKS && self.leaves_for_room()
+        } else {
+            ticks >= FULL_TICKS && !self.solo()
+        };
+        if !leaves {
             if self.abdicating && self.pipeline.is_empty() {
                 self.primary_progressed();
             }
             return;
         }
-        assert!(self.op >= self.op_checkpoint());
-        assert!(self.tick >= self.checkpoints.full_since);
-        if self.tick - self.checkpoints.full_since >= FULL_TICKS && !self.abdicating {
+        assert!(self.is_primary() && !self.solo());
+        if !self.abdicating {
             log::warn!("{self}: the checkpoint does not come about here: the primary votes to go");
             self.abdicate(effects);
         }
@@ -317,6 +332,25 @@ impl Replica {
     pub(super) fn is_block_overdue(&self) -> bool {
         assert!(self.tick >= self.checkpoints.block_since);
         self.awaits_block() && self.tick - self.checkpoints.block_since >= BLOCK_TICKS
+    }
+
+    /// Whether a primary with a full disk has to expect that the others can do without it: a
+    /// replication quorum of them lives and has room, or has not been asked yet.
+    pub(super) fn leaves_for_room(&self) -> bool {
+        if self.solo() {
+            return false;
+        }
+        let is_news = self.tick - self.checkpoints.full_since < FULL_DISK_TICKS;
+        let with_room = self.heard_bits() & !self.stores_full & !(1 << self.replica.0);
+        assert!(with_room.count_ones() < u32::from(self.replica_count));
+        is_news || with_room.count_ones() >= u32::from(self.quorums.replication)
+    }
+
+    /// What a replica said of its store.
+    pub(super) fn note_store_full(&mut self, from: ReplicaIndex, is_full: bool) {
+        assert_ne!(from, self.replica);
+        let bit = 1 << from.0;
+        self.stores_full = if is_full { self.stores_full | bit } else { self.stores_full & !bit };
     }
 
     // ---- the checkpoints of others
@@ -443,12 +477,15 @@ impl Replica {
         self.send(to, message, effects);
     }
 
-    /// The executor cannot have more blocks, or can again.
-    pub fn set_store_full(&mut self, full: bool) {
+    /// The executor cannot have more blocks, or can again; and whether it keeps as much in memory
+    /// for want of them as it should.
+    pub fn set_store_full(&mut self, full: bool, filled: bool) {
+        assert!(full || !filled);
         if full != self.store_full {
             log::warn!("{self}: the store {} full", if full { "is" } else { "is no longer" });
         }
         self.store_full = full;
+        self.store_filled = filled;
     }
 
     // ---- do they agree?

@@ -203,6 +203,8 @@ struct World {
     crashes: u64,
     rots: u64,
     stuck: bool,
+    /// Bit r: the disk of replica r has no room for a checkpoint.
+    full: u8,
 }
 
 impl World {
@@ -256,6 +258,7 @@ impl World {
             crashes: 0,
             rots: 0,
             stuck: false,
+            full: 0,
         };
         for index in 0..replica_count {
             world.start(index);
@@ -449,10 +452,15 @@ impl World {
     /// Blocks get on: what was frozen is written, what is missing is fetched.
     fn blocks(&mut self, index: u8) {
         let tick = self.tick;
-        let node = &self.nodes[usize::from(index)];
-        if node.replica.is_none() {
+        let node = &mut self.nodes[usize::from(index)];
+        let Some(replica) = &mut node.replica else { return };
+        let is_fetching = node.load.is_some_and(|(load, _)| load.op_complete < load.checkpoint.op);
+        let is_full = self.full >> index & 1 == 1 && (node.frozen.is_some() || is_fetching);
+        replica.set_store_full(is_full, false);
+        if is_full {
             return;
         }
+        let node = &self.nodes[usize::from(index)];
         if let Some((op, _)) = node.frozen.filter(|(_, due)| *due <= tick) {
             let node = &mut self.nodes[usize::from(index)];
             node.frozen = None;
@@ -897,6 +905,60 @@ fn cluster_under_drawn_faults_agrees_and_recovers() {
         enough || seeds().count() < 60,
         "{crashes} crashes, {rots} rots, {ops} ops, {syncs} checkpoints taken over"
     );
+}
+
+/// A world without other faults, in which the disks of `full` fill up, after as many ticks more.
+fn fill_disks(replica_count: u8, full: u8, ticks: u64) -> World {
+    let mut worlds = (0..).map(|seed| World::new(seed, replica_count, Faults::none()));
+    let mut world = worlds.find(|world| world.geometry.journal_slots == 64).unwrap();
+    world.full = full;
+    for _ in 0..ticks {
+        world.step();
+    }
+    world
+}
+
+impl World {
+    fn view(&self) -> u32 {
+        let views = self.nodes.iter().map(|node| node.replica.as_ref().unwrap().view().0);
+        views.max().unwrap()
+    }
+}
+
+#[test]
+fn primaries_with_a_full_disk_leave_one_after_the_other_where_the_rest_has_room() {
+    for (replica_count, full, view) in
+        [(3, 0b001, 1), (3, 0b010, 0), (4, 0b0011, 2), (5, 0b00011, 2), (5, 0b10001, 1)]
+    {
+        let mut world = fill_disks(replica_count, full, 4000);
+        let ops = world.canonical.len();
+        assert!(ops > 400, "{ops} ops\n{}", world.summary());
+        assert_eq!(world.view(), view, "{replica_count} {full:b}\n{}", world.summary());
+        world.full = 0;
+        world.heal_and_check(1);
+    }
+}
+
+#[test]
+fn a_primary_with_a_full_disk_stays_where_too_few_have_room() {
+    for (replica_count, full) in
+        [(1, 0b1), (2, 0b01), (3, 0b011), (3, 0b111), (4, 0b0111), (5, 0b00111), (5, 0b01111)]
+    {
+        let mut world = fill_disks(replica_count, full, 3000);
+        let interval = 32;
+        let ops = world.canonical.len() as u64;
+        let ops_max = world.geometry.op_prepare_ok_max(0);
+        assert!(interval < ops && ops <= ops_max, "{ops} ops\n{}", world.summary());
+        // A replica alone enters a view when it opens.
+        let view = u32::from(replica_count == 1);
+        assert_eq!(world.view(), view, "{replica_count} {full:b}\n{}", world.summary());
+        world.full = 0;
+        for _ in 0..2000 {
+            world.step();
+        }
+        assert!(world.canonical.len() as u64 > 2 * ops, "{}", world.summary());
+        world.heal_and_check(1);
+    }
 }
 
 /// Sixty seeds, or the range in `VSR_SEEDS` ("from..to").

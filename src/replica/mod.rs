@@ -219,6 +219,10 @@ pub struct Replica {
     heartbeat_last: u64,
     /// The executor cannot have more blocks: the next checkpoint does not come about.
     store_full: bool,
+    /// And what it keeps in memory for want of them is as much as it should be.
+    store_filled: bool,
+    /// Bit r: replica r said so of itself when it was last heard.
+    stores_full: u8,
     /// Primary: nothing is acknowledged, so it keeps silent and votes to leave.
     abdicating: bool,
 
@@ -777,6 +781,7 @@ impl Replica {
             pipeline,
             clients_max,
             replica_count: self.replica_count,
+            store_full: u8::from(self.store_full),
         };
         self.send_command(to, ping, effects);
     }
@@ -803,6 +808,7 @@ impl Replica {
         self.on_ping_incarnation(header, effects);
         if self.is_born() && self.counts(from, header.incarnation) {
             self.on_checkpoint_claim(from, header.command.checkpoint.checkpoint_id(), effects);
+            self.note_store_full(from, header.command.store_full == 1);
         }
         self.on_view_heard(from, header.view, header.incarnation, effects);
     }

@@ -91,10 +91,16 @@ impl Replica {
         Route::Primary
     }
 
-    /// Whether no further op can be acknowledged, and the checkpoint that would make room does not
-    /// come about for want of space.
+    /// Whether the log cannot go on, since the checkpoint that would make room for it does not come
+    /// about for want of space.
+    fn store_stops_log(&self) -> bool {
+        self.store_full && (self.log_is_full() || self.store_filled)
+    }
+
+    /// Whether that is to be told to clients: where the others have room, one of them will take the
+    /// request soon.
     fn store_is_full(&self) -> bool {
-        self.store_full && self.log_is_full()
+        self.store_stops_log() && !self.leaves_for_room()
     }
 
     /// Whether no further op can be acknowledged until a checkpoint frees room in the journal.
@@ -130,7 +136,7 @@ impl Replica {
         assert!(!self.abdicating);
         // Queries change nothing and are not remembered.
         let is_query = command.operation == Operation::Query as u8;
-        if is_query && self.store_is_full() {
+        if is_query && self.store_stops_log() {
             return self.queries_gather(request).map_err(NotGathered::Ignore);
         }
         if !is_query {
@@ -227,6 +233,7 @@ impl Replica {
             && !self.log_is_full()
             // What is prepared stays in memory until it is executed.
             && self.op < self.commit_min + self.cache_ops_max()
+            && !self.store_stops_log()
             && self.journal.can_write(self.op + 1)
             && !self.names_what_is_in_doubt(self.op + 1)
     }

@@ -71,6 +71,8 @@ impl Replica {
             round: 0,
             heartbeat_last: 0,
             store_full: false,
+            store_filled: false,
+            stores_full: 0,
             abdicating: false,
             votes: 0,
             view_logs: Default::default(),

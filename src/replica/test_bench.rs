@@ -163,6 +163,7 @@ pub(super) fn ping(from: &Author, geometry: Geometry, incarnation_target: u64) -
         pipeline,
         clients_max,
         replica_count: 3,
+        store_full: 0,
     };
     Message::new(from, command, &[])
 }

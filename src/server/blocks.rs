@@ -34,8 +34,6 @@ const GROWTH_TICKS: u64 = 100;
 pub(super) const LOST_TICKS: u64 = 300;
 /// Ticks between two lines of the log on how far a sync has come.
 const SYNC_LOG_TICKS: u64 = 100;
-/// Ticks between two blocks that are read only to see whether they are still good.
-const SCRUB_TICKS: u64 = 4;
 
 /// What is going on with blocks.
 #[derive(Debug, Default)]
@@ -98,11 +96,11 @@ impl<S: StateMachine> Server<S> {
         let store = self.executor.store_mut();
         store.write_behind(WRITE_BUDGET, &mut self.effects.requests);
         let written = store.take_written_checkpoint();
-        let full = store.is_full();
+        let (full, filled) = (store.is_full(), store.is_filled());
         if let Some(checkpoint) = written {
             self.replica.on_checkpoint_written(checkpoint, &mut self.effects);
         }
-        self.replica.set_store_full(full);
+        self.replica.set_store_full(full, filled);
         self.request_missing();
         for found in self.executor.store_mut().take_peer_blocks() {
             let to = ReplicaIndex(u8::try_from(found.requester).expect("a replica's index"));
@@ -140,9 +138,7 @@ impl<S: StateMachine> Server<S> {
         if store.is_full() && ticks.is_multiple_of(GROWTH_TICKS) {
             store.retry_growth();
         }
-        if ticks.is_multiple_of(SCRUB_TICKS) {
-            store.scrub(&mut self.effects.requests);
-        }
+        store.scrub_tick(&mut self.effects.requests);
         Ok(())
     }
 

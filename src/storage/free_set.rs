@@ -44,6 +44,7 @@ use super::block::{BlockKind, block_body_size_max};
 use crate::stdx::defect;
 use crate::wire::{BlockRef, Op};
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 const CODE_FREE: u8 = 0;
@@ -320,6 +321,12 @@ impl FreeSet {
             }
         }
         Ok(())
+    }
+
+    /// The chunks that are beneath a page, or would be; of a chunk, itself.
+    pub fn chunks_beneath(&self, (level, position): PageAddress) -> Range<u64> {
+        let each = u64::from(self.fanout()).pow(u32::from(level));
+        u64::from(position) * each..(u64::from(position) + 1) * each
     }
 
     /// All pages are loaded.

@@ -175,3 +175,183 @@ impl Layout {
             + u64::from(self.geometry.journal_slots) * u64::from(self.geometry.message_size)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    //! Every small geometry, and in each every op, commit number and checkpoint of four laps of
+    //! the ring, against what `docs/data_file.md` says of them.
+
+    use super::*;
+    use crate::wire::Op;
+
+    /// Geometries too small to be formatted, which have the same arithmetic.
+    fn geometries() -> impl Iterator<Item = Geometry> {
+        let slots = (8..=64).step_by(2);
+        slots.flat_map(|journal_slots| {
+            (1..=journal_slots / 8).map(move |pipeline| Geometry {
+                journal_slots,
+                pipeline,
+                ..Geometry::default()
+            })
+        })
+    }
+
+    /// The ops of four laps.
+    fn ops(geometry: &Geometry) -> std::ops::RangeInclusive<Op> {
+        0..=4 * u64::from(geometry.journal_slots)
+    }
+
+    fn checkpoints(geometry: &Geometry) -> impl Iterator<Item = Op> + use<> {
+        ops(geometry).step_by(usize::try_from(geometry.checkpoint_interval()).unwrap())
+    }
+
+    /// The newest checkpoint that is proven, by search.
+    fn newest_proven(geometry: &Geometry, commit: Op) -> Op {
+        checkpoints(geometry).filter(|op| geometry.is_proven(*op, commit)).max().unwrap()
+    }
+
+    #[test]
+    fn the_one_inequality_holds_and_is_sharp() {
+        let mut count = 0;
+        for geometry in geometries() {
+            let (interval, window) =
+                (geometry.checkpoint_interval(), geometry.write_behind_window());
+            let Geometry { journal_slots, pipeline, .. } = geometry;
+            assert_eq!(u64::from(journal_slots), interval + window + u64::from(pipeline));
+            for op in checkpoints(&geometry) {
+                assert_eq!(geometry.op_prepare_max(op), op + u64::from(journal_slots));
+                assert_eq!(geometry.op_prepare_ok_max(op), op + interval + window);
+                assert_eq!(geometry.is_checkpoint(op), op > 0);
+            }
+            let expected = ops(&geometry).filter(|op| op % interval == 0).skip(1);
+            assert!(expected.eq(ops(&geometry).filter(|op| geometry.is_checkpoint(*op))));
+            count += 1;
+        }
+        assert_eq!(count, 120);
+    }
+
+    /// (1): proven is what every acknowledgement of the op needs, neither more nor less.
+    #[test]
+    fn a_checkpoint_is_proven_by_what_cannot_be_acknowledged_without_it() {
+        for geometry in geometries() {
+            for op in checkpoints(&geometry) {
+                for commit in ops(&geometry) {
+                    let needs_it = checkpoints(&geometry)
+                        .filter(|own| commit <= geometry.op_prepare_ok_max(*own))
+                        .all(|own| own >= op);
+                    assert_eq!(
+                        geometry.is_proven(op, commit),
+                        op == 0 || needs_it,
+                        "{op} {commit}: {geometry:?}"
+                    );
+                    if geometry.is_proven(op, commit) {
+                        assert!(op <= commit && geometry.is_proven(op, commit + 1));
+                    }
+                }
+            }
+        }
+    }
+
+    /// (2): a slot is written over only when its op is in a proven checkpoint, and in the own.
+    #[test]
+    fn a_slot_is_not_overwritten_before_its_op_is_in_a_proven_checkpoint() {
+        let mut sharp = 0;
+        for geometry in geometries() {
+            let (slots, pipeline) =
+                (u64::from(geometry.journal_slots), u64::from(geometry.pipeline));
+            for commit in ops(&geometry) {
+                // The primary prepares up to here.
+                for op in slots + 1..=commit + pipeline {
+                    let overwritten = op - slots;
+                    assert_eq!(geometry.slot(op), geometry.slot(overwritten));
+                    assert!(newest_proven(&geometry, commit) >= overwritten, "{op} {commit}");
+                    for own in checkpoints(&geometry) {
+                        assert!(op > geometry.op_prepare_max(own) || overwritten <= own);
+                    }
+                }
+                // With a window one op longer, some op would be overwritten unproven.
+                let window = geometry.write_behind_window() + 1;
+                let op_max = commit + pipeline;
+                let is_covered = |own: &Op| commit > *own + window || *own == 0;
+                let newest = checkpoints(&geometry).filter(is_covered).max().unwrap();
+                sharp += u64::from(op_max > slots && newest < op_max - slots);
+            }
+        }
+        assert!(sharp > 100, "{sharp}");
+    }
+
+    /// (3): what C had and C' has not is given out from the freeze of C'' on: then C' is proven,
+    /// so nobody takes over C any more, and whoever has C' as its own does not go back.
+    #[test]
+    fn a_block_is_not_used_again_before_the_checkpoint_that_let_go_of_it_is_proven() {
+        for geometry in geometries() {
+            let interval = geometry.checkpoint_interval();
+            for released_by in checkpoints(&geometry).filter(|op| *op > 0) {
+                let frozen = released_by + interval;
+                // What is executed is committed.
+                for commit in frozen..frozen + 2 * interval {
+                    assert!(geometry.is_proven(released_by, commit), "{released_by} {commit}");
+                    assert!(newest_proven(&geometry, commit) >= released_by);
+                }
+                // A freeze earlier it need not be.
+                assert!(!geometry.is_proven(released_by, released_by));
+            }
+        }
+    }
+
+    /// (4): whoever prepares or acknowledges an op has the checkpoint that it names.
+    #[test]
+    fn the_checkpoint_that_a_prepare_names_is_known_to_all_who_have_room_for_it() {
+        for geometry in geometries() {
+            let interval = geometry.checkpoint_interval();
+            for op in ops(&geometry).skip(1) {
+                let named = checkpoints(&geometry).filter(|own| own + interval < op).max();
+                let named = named.unwrap_or(0);
+                assert_eq!(geometry.checkpoint_named_by(op), named, "{op}: {geometry:?}");
+                for own in checkpoints(&geometry) {
+                    if op <= geometry.op_prepare_max(own) {
+                        assert!(own >= named, "{own} {named}");
+                    }
+                    // And not one that it has let go of: it keeps two.
+                    if op > own {
+                        assert!(named + interval >= own, "{own} {named}");
+                    }
+                }
+            }
+        }
+    }
+
+    /// State sync: of the two checkpoints that a replica keeps one is proven, with the log after
+    /// it still in the ring; and whoever takes it over has room for the head.
+    #[test]
+    fn one_of_two_checkpoints_is_proven_and_the_log_above_it_is_in_the_ring() {
+        for geometry in geometries() {
+            let (interval, pipeline) =
+                (geometry.checkpoint_interval(), u64::from(geometry.pipeline));
+            for own in checkpoints(&geometry) {
+                let previous = own.saturating_sub(interval);
+                for commit in own..=geometry.op_prepare_ok_max(own) {
+                    let is_proven = |op| geometry.is_proven(op, commit);
+                    let offered = if is_proven(own) { own } else { previous };
+                    assert!(is_proven(offered), "{own} {commit}: {geometry:?}");
+                    let head = (commit + pipeline).min(geometry.op_prepare_max(own));
+                    assert!(head <= geometry.op_prepare_max(offered), "{head} {offered}");
+                }
+            }
+        }
+    }
+
+    /// The log reaches the next checkpoint, also while none is durable beyond the last.
+    #[test]
+    fn the_log_has_room_to_the_next_checkpoint() {
+        for geometry in geometries() {
+            let interval = geometry.checkpoint_interval();
+            for own in checkpoints(&geometry) {
+                let last = geometry.op_prepare_ok_max(own);
+                assert!(own + interval < last, "{own}: {geometry:?}");
+                // And no op that may be executed is one that ends the interval after it.
+                assert!(last < own + 2 * interval, "{own}: {geometry:?}");
+            }
+        }
+    }
+}

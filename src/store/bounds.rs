@@ -1,7 +1,7 @@
 //! F3: how much of the store waits for the disk, and how much of it there may be.
 //!
-//! **Invariants:** while there is no room for a longer file nothing can be written: then the log,
-//! which goes on for so many ops only, bounds what is changed.
+//! **Invariants:** each queue has a bound at all times; where there is no room for a longer file,
+//! so that nothing can be written, it is a higher one.
 //!
 //! **Not here:** what waits then, and for what (`checkpoint`).
 
@@ -18,7 +18,7 @@ impl Store {
     pub fn bounds(&self) -> Vec<Bound> {
         let writes = WRITES_MAX - self.grid.writes_left();
         let mut bounds = vec![Bound::new("writes_of_blocks", writes, WRITES_MAX as u64)];
-        if !self.is_in_memory && !self.grid.is_full() {
+        if !self.is_in_memory {
             let max = self.unwritten_max() + ENTRY_BLOCKS_MAX;
             bounds.push(Bound::new("blocks_unwritten", self.unwritten_count(), max as u64));
         }

@@ -23,7 +23,10 @@
 //!
 //! Pages are also written *early*, in the present interval, when dirty ones fill more than half of
 //! the cache: to their own place, which no checkpoint refers to. Changed again, they are written
-//! again. An attempt waits while there are so many dirty pages that memory is at its bound.
+//! again. An attempt waits while there are so many dirty pages that memory is at its bound: three
+//! quarters of the cache. While the grid is full, what lies beyond its end cannot be written, and
+//! waiting is for a disk with room, so it may be the whole cache; at half of that the store is
+//! *filled*, and no new requests should come: what is under way has the other half.
 //!
 //! **Invariants:** a page is sealed after all those it refers to; the root is written when all else
 //! is durable; one checkpoint is under way at a time; what a checkpoint holds is a function of the
@@ -222,12 +225,23 @@ impl Store {
 
     /// Whether dirty blocks have filled the memory that they may.
     pub(super) fn is_congested(&self) -> bool {
-        self.unwritten_count() > self.unwritten_max() && !self.is_in_memory && !self.grid.is_full()
+        self.unwritten_count() > self.unwritten_max() && !self.is_in_memory
     }
 
-    /// How many may be, before attempts wait.
+    /// How many may be, before attempts wait: more if the grid is full, where waiting does not
+    /// help.
     pub(super) fn unwritten_max(&self) -> usize {
-        (self.tree.cache.count_max() / 4 * 3).max(DIRTY_MIN)
+        let count_max = self.tree.cache.count_max();
+        let limit = (count_max / 4 * 3).max(DIRTY_MIN);
+        let limit_full = count_max.max(2 * DIRTY_MIN);
+        assert!(limit <= limit_full);
+        if self.grid.is_full() { limit_full } else { limit }
+    }
+
+    /// Whether the grid is full, and dirty blocks have filled half of the memory that they may.
+    pub fn is_filled(&self) -> bool {
+        let limit = (self.tree.cache.count_max() / 2).max(DIRTY_MIN);
+        self.grid.is_full() && self.unwritten_count() > limit && !self.is_in_memory
     }
 
     pub(super) fn unwritten_count(&self) -> usize {

@@ -89,6 +89,9 @@ impl Store {
         self.take_load_reads(requests);
         self.take_page_reads(requests);
         self.take_walk_reads(requests);
+        if self.walk.is_some() {
+            self.take_scrub_reads(requests);
+        }
     }
 
     fn take_load_reads(&mut self, requests: &mut Vec<Request>) {

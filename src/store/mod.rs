@@ -20,7 +20,8 @@
 //!
 //! The parts: `page` (the bytes of a node), `tree` (the algorithms), `value` (large values),
 //! `cache`, `sealed` (checksums of what is written late), `checkpoint` (freeze, write-behind),
-//! `grid` (what is in flight), `load` and `walk` (a checkpoint from the disk and from peers).
+//! `grid` (what is in flight), `load` and `walk` (a checkpoint from the disk and from peers),
+//! `scrub`.
 //!
 //! **Invariants:** the content of the tree is a function of the committed writes alone, and its
 //! blocks of those and of where the checkpoints are; between two attempts the overlay is empty and
@@ -37,6 +38,7 @@ mod grid;
 mod load;
 mod page;
 mod scan;
+mod scrub;
 mod sealed;
 #[cfg(test)]
 mod store_tests;
@@ -58,6 +60,7 @@ use bytes::Bytes;
 use checkpoint::Freezing;
 use grid::{Grid, Reader};
 use load::Load;
+use scrub::Pace;
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Bound, ControlFlow};
@@ -142,6 +145,8 @@ pub struct Counters {
     pub checkpoints_written: u64,
     /// How often the scrub has seen everything.
     pub scrub_laps: u64,
+    /// Blocks that the scrub has read.
+    pub scrub_blocks_read: u64,
     /// Accesses to blocks that were in memory.
     pub cache_hits: u64,
     /// Accesses to blocks that were not.
@@ -179,6 +184,7 @@ pub struct Store {
     extra: Vec<u8>,
     walk: Option<Walk>,
     walk_generation: u32,
+    pace: Pace,
     synced: SyncProgress,
     early_cursor: (u8, u32),
     peer_blocks: Vec<PeerBlock>,
@@ -239,6 +245,7 @@ impl Store {
             extra: Vec::new(),
             walk: None,
             walk_generation: 0,
+            pace: Pace::default(),
             synced: SyncProgress::default(),
             early_cursor: (0, 0),
             peer_blocks: Vec::new(),

@@ -125,6 +125,8 @@ struct Node {
     /// Ops write nothing, as those that only read.
     is_reading: bool,
     requests: Vec<Request>,
+    /// Blocks that were read.
+    reads: BTreeSet<u32>,
     suspends_count: u64,
 }
 
@@ -155,6 +157,7 @@ impl Node {
             growth_fails: Ratio::new(0, 1),
             is_reading: false,
             requests: Vec::new(),
+            reads: BTreeSet::new(),
             suspends_count: 0,
         }
     }
@@ -214,6 +217,14 @@ impl Node {
 
     fn submit(&mut self) {
         let mut requests = std::mem::take(&mut self.requests);
+        let grid_offset = Layout::new(self.options.geometry).grid_offset();
+        let block_size = u64::from(self.options.geometry.block_size);
+        self.reads.extend(requests.iter().filter_map(|request| match request {
+            Request::Read { offset, .. } => {
+                Some(u32::try_from((offset - grid_offset) / block_size).unwrap())
+            }
+            Request::Write { .. } => None,
+        }));
         requests.retain(|request| match request {
             Request::Write { token: Token::GrowGrid, .. }
                 if self.prng.chance(self.growth_fails) =>
@@ -641,7 +652,7 @@ fn a_full_disk_stops_checkpoints_and_nothing_else() {
     let history =
         History { keys_count: 3000, value_size_max: 3000, batch_max: 20, ..History::random(40) };
     let mut undisturbed = Node::new(history, 4096, 100, 40);
-    let mut node = Node::new(history, 4096, 20, 41);
+    let mut node = Node::new(history, 4096, 2000, 41);
     undisturbed.advance_to(64);
     undisturbed.settle();
     node.advance_to(32);
@@ -658,6 +669,57 @@ fn a_full_disk_stops_checkpoints_and_nothing_else() {
     node.settle();
     assert!(!node.store.is_full());
     assert_eq!(node.checkpoints, undisturbed.checkpoints);
+}
+
+#[test]
+fn memory_is_bounded_while_the_disk_is_full() {
+    let history = History {
+        seed: 45,
+        keys_count: 3000,
+        key_size_max: 60,
+        value_size_max: 1000,
+        batch_max: 60,
+    };
+    let mut undisturbed = Node::new(history, 4096, 2000, 45);
+    undisturbed.advance_to(96);
+    undisturbed.settle();
+    for cache_blocks in [1, 160] {
+        let mut node = Node::new(history, 4096, cache_blocks, 46);
+        node.advance_to(32);
+        node.settle();
+        node.growth_fails = Ratio::new(1, 1);
+        let (mut blocks_max, mut filled_count) = (0, 0);
+        let bound = cache_blocks.max(128);
+        loop {
+            // What there is a place for is written.
+            for _ in 0..300 {
+                node.step();
+            }
+            if node.store.is_full() && node.store.is_congested() {
+                break;
+            }
+            node.advance();
+            filled_count += u64::from(node.store.is_filled());
+            assert!(node.op < 95, "there is more than memory may hold");
+        }
+        assert!(filled_count > 0, "a warning comes first");
+        for _ in 0..1000 {
+            // An attempt suspends, and reading does not.
+            let put = node.store.put(Table(0), b"more", b"");
+            assert!(put.is_err() || node.store.commit_overlay().is_err());
+            node.store.abandon_overlay();
+            node.step();
+            blocks_max = blocks_max.max(node.store.unwritten_count() as u64);
+        }
+        // A batch that is under way when the bound is met ends.
+        assert!(blocks_max <= bound + 130, "{blocks_max} blocks in memory, of {cache_blocks}");
+        assert!(node.store.is_filled() && node.op < 96);
+        node.growth_fails = Ratio::new(1, 3);
+        node.advance_to(96);
+        node.settle();
+        assert!(!node.store.is_full() && !node.store.is_filled());
+        assert_eq!(node.checkpoints, undisturbed.checkpoints);
+    }
 }
 
 #[test]
@@ -767,6 +829,112 @@ fn rot_is_found_and_repaired() {
         assert!(node.store.counters().blocks_repaired > 0);
         node.reachable(node.superblock);
     }
+}
+
+/// A store with a wide leaf of large values, one value of two levels, and many small ones.
+fn node_to_scrub(seed: u64) -> Node {
+    let history = History { value_size_max: 3000, key_size_max: 60, ..History::random(seed) };
+    let mut node = Node::new(history, 4096, 1 << 20, seed);
+    let (value, many) = (vec![3; 9000], vec![4; 198 * 3968 + 20_000]);
+    for number in 0..30_u8 {
+        node.attempt(|store| store.put(Table(4), &[number], &value));
+    }
+    node.attempt(|store| store.put(Table(4), &[15, 1], &many));
+    for number in 0..700_u32 {
+        let key = number.to_be_bytes();
+        node.attempt(|store| store.put(Table([2, 6][number as usize % 2]), &key, &[5; 100]));
+    }
+    node.idle();
+    node.protect();
+    node
+}
+
+/// Scrubs one more block, and what is on the way to it.
+fn scrub_one(node: &mut Node) {
+    let read_before = node.store.counters().scrub_blocks_read;
+    node.store.scrub(&mut node.requests);
+    loop {
+        node.step();
+        let walk = node.store.walk.as_ref().unwrap();
+        let is_reading = !walk.outstanding.is_empty() || !node.requests.is_empty();
+        let next = walk.stack.last();
+        if !is_reading && next.is_none_or(|next| walk.is_paced(next)) {
+            break;
+        }
+    }
+    assert!(node.store.counters().scrub_blocks_read > read_before);
+}
+
+/// Changes a few records, and makes a checkpoint of it.
+fn change_and_checkpoint(node: &mut Node, prng: &mut Prng) {
+    for _ in 0..prng.below(3) {
+        let table = Table(u8::try_from(prng.below(9)).unwrap());
+        let key = [u8::try_from(prng.below(70)).unwrap()];
+        let value = vec![6; prng.index(6) * 1500];
+        node.attempt(|store| store.put(table, &key, &value));
+    }
+    let op = node.store.op_freeze();
+    node.store.freeze(op, &header(op), &extra(op));
+    node.settle();
+}
+
+#[test]
+fn a_lap_of_the_scrub_ends_and_sees_all_however_often_checkpoints_come() {
+    for (seed, blocks_between, laps_count) in [(200, 1, 2), (201, 3, 2), (202, 60, 3)] {
+        let mut node = node_to_scrub(seed);
+        node.peer = Some(TestDisk::new(seed));
+        let mut prng = Prng::from_seed(seed);
+        let mut seen = BTreeSet::new();
+        for laps in 0..laps_count {
+            let read_before = node.store.counters().scrub_blocks_read;
+            // In use all the time, and what a lap may read.
+            let mut stable = node.reachable(node.superblock);
+            let in_use = stable.len() as u64;
+            let mut bound = in_use;
+            'lap: loop {
+                for _ in 0..blocks_between {
+                    scrub_one(&mut node);
+                    seen.append(&mut node.reads.clone());
+                    if node.store.counters().scrub_laps > laps {
+                        break 'lap;
+                    }
+                    node.reads.clear();
+                }
+                change_and_checkpoint(&mut node, &mut prng);
+                let after = node.reachable(node.superblock);
+                let is_new = |block: &&BlockRef| block.op == node.superblock.op;
+                bound += after.values().filter(is_new).count() as u64;
+                // The root, of the free set and of a value two, and the tree.
+                bound += 5 + u64::from(node.store.tree.root.height);
+                stable.retain(|index, block| after.get(index) == Some(block));
+                let read = node.store.counters().scrub_blocks_read - read_before;
+                assert!(read <= bound, "{read} blocks read in a lap, of {in_use}");
+                if node.store.counters().scrub_laps > laps {
+                    break;
+                }
+            }
+            seen.extend(&node.reads);
+            let missed = stable.keys().filter(|index| !seen.contains(index)).count();
+            assert_eq!(missed, 0, "seed {seed}, of {} that were in use all the time", stable.len());
+            assert!(stable.len() as u64 > in_use / 2, "{} of {in_use}", stable.len());
+            // The next lap may have begun with the last block of this one.
+            seen = std::mem::take(&mut node.reads);
+        }
+    }
+}
+
+#[test]
+fn the_scrub_reads_no_block_twice_in_a_quiet_lap() {
+    let mut node = node_to_scrub(210);
+    let in_use = node.reachable(node.superblock);
+    node.reads.clear();
+    while node.store.counters().scrub_laps == 0 {
+        scrub_one(&mut node);
+    }
+    assert!(in_use.keys().all(|index| node.reads.contains(index)));
+    let read = node.store.counters().scrub_blocks_read;
+    // The first of the next lap, and the pages on the way to the second.
+    assert!(read <= in_use.len() as u64 + 8, "{read} of {}", in_use.len());
 }
 
 #[test]
@@ -887,8 +1055,8 @@ fn peers_are_served() {
 }
 
 /// A store of `count` records of 100 bytes, and what its checkpoint costs after a change of
-/// `changed` neighbours: blocks, and blocks in all.
-fn cost_of_change(count: u32, changed: u32) -> (u64, u64) {
+/// `changed` neighbours, or of as many anywhere: blocks, and blocks in all.
+fn cost_of_change(count: u32, changed: u32, are_neighbours: bool) -> (u64, u64) {
     let history = History::random(80);
     let mut node = Node::new(history, 4096, 1 << 20, 80);
     let put = |store: &mut Store, number: u32, value: u8| {
@@ -908,7 +1076,10 @@ fn cost_of_change(count: u32, changed: u32) -> (u64, u64) {
     }
     freeze(&mut node);
     let before = freeze(&mut node);
-    for number in count / 2..count / 2 + changed {
+    let mut prng = Prng::from_seed(81);
+    for neighbour in count / 2..count / 2 + changed {
+        let anywhere = u32::try_from(prng.below(u64::from(count))).unwrap();
+        let number = if are_neighbours { neighbour } else { anywhere };
         put(&mut node.store, number, 2).unwrap();
     }
     node.store.commit_overlay().unwrap();
@@ -918,20 +1089,30 @@ fn cost_of_change(count: u32, changed: u32) -> (u64, u64) {
 
 #[test]
 fn a_checkpoint_costs_what_changed() {
-    for (count, changed) in [(100_000, 1000), (400_000, 4000), (400_000, 1000)] {
-        let (cost, blocks) = cost_of_change(count, changed);
+    for (count, changed, are_neighbours) in [
+        (100_000, 1000, true),
+        (400_000, 4000, true),
+        (400_000, 1000, true),
+        (400_000, 4000, false),
+        (400_000, 400, false),
+    ] {
+        let (cost, blocks) = cost_of_change(count, changed, are_neighbours);
         println!(
-            "{changed} of {count} records changed: {} bytes written, of {} bytes in use",
+            "{changed} of {count} records changed, {}: {} bytes written, of {} bytes in use",
+            if are_neighbours { "neighbours" } else { "anywhere" },
             cost * 4096,
             blocks * 4096
         );
     }
-    let (cost, blocks) = cost_of_change(100_000, 1000);
+    let (cost, blocks) = cost_of_change(100_000, 1000, true);
     assert!(blocks > 2500, "{blocks} blocks");
     // The leaves, the way to them, the free set and its tree, the root.
     assert!(cost <= blocks / 100 + 16, "{cost} of {blocks} blocks for 1%");
-    let (of_smaller, _) = cost_of_change(20_000, 1000);
+    let (of_smaller, _) = cost_of_change(20_000, 1000, true);
     assert!(cost <= of_smaller + 4, "{cost} and {of_smaller}");
+    // Anywhere: at most a leaf for each record, and all inner pages.
+    let (cost, blocks) = cost_of_change(100_000, 100, false);
+    assert!(cost <= 100 + blocks / 20 + 16, "{cost} of {blocks} blocks for 100 records");
 }
 
 #[test]

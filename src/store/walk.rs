@@ -1,4 +1,4 @@
-//! F3: walks over all blocks of a checkpoint: state sync, and the scrub.
+//! F3: walks over all blocks of a checkpoint: state sync, and the scrub (`scrub`).
 //!
 //! ```text
 //!   root block ──► free set ──► tree ──► large values       depth first, the frontier is a stack
@@ -17,22 +17,20 @@
 //! that is beneath it: what a block refers to is not younger than the block. A sync that is begun
 //! anew finds what it has fetched before by reading it.
 //!
-//! **The scrub** is the same walk, over the newest durable checkpoint, with K = 0, one block at a
-//! time, without end. A block of C is not reused before the freeze of C'', and when C' is durable
-//! the scrub goes over to C': it finds its place again by the last key it has seen, and begins anew
-//! when it has seen all. It does not wait for a bad block but notes it as missing.
+//! **A place** in the order of a walk is as good in the next checkpoint: a chunk of the free set,
+//! or a key and a part of its value. A walk from a place on visits what is not wholly before it.
 //!
 //! **Invariants:** the frontier is bounded: pages on the way down, times their children; a reader
 //! of an older walk finds nobody; when a sync is over, every block of the checkpoint is durable
 //! here.
 //!
-//! **Not here:** who has the blocks that are missing.
+//! **Not here:** who has the blocks that are missing; when the scrub reads what.
 
 use super::Store;
 use super::checkpoint::CheckpointRoot;
 use super::grid::Reader;
 use super::page::{Page, Value};
-use super::value::{value_children, value_levels};
+use super::value::{value_children, value_fanout, value_levels};
 use crate::constants::HEADER_SIZE;
 use crate::storage::block::{BlockKind, StoredBlock, block_body_size_max};
 use crate::storage::free_set::PageAddress;
@@ -42,8 +40,6 @@ use std::collections::BTreeMap;
 
 /// Blocks that a sync reads or waits for at a time.
 const SYNC_WINDOW: usize = 32;
-/// Blocks that the scrub finds bad before it waits for their repair.
-const SCRUB_MISSING_MAX: usize = 64;
 
 /// How far a sync has come.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -84,25 +80,51 @@ impl Role {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Item {
+/// Where a walk is, in the order in which it visits.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Place {
+    /// So many chunks of the free set are behind.
+    FreeSet(u64),
+    /// All keys below this one are behind. `step` 0: the pages that begin with it are not; else
+    /// they are, and `step - 1` blocks of its value.
+    Tree { key: Vec<u8>, step: u64 },
+}
+
+impl Place {
+    /// Where each walk begins.
+    pub(super) const START: Self = Self::FreeSet(0);
+
+    fn page(key: &[u8]) -> Self {
+        Self::Tree { key: key.to_vec(), step: 0 }
+    }
+
+    fn value(key: &[u8], blocks: u64) -> Self {
+        Self::Tree { key: key.to_vec(), step: blocks + 1 }
+    }
+}
+
+/// A block to visit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Item {
     reference: BlockRef,
     role: Role,
+    /// Nothing beneath is before this.
+    place: Place,
 }
 
 /// A walk under way.
 #[derive(Debug)]
 pub(super) struct Walk {
     generation: u32,
-    is_scrub: bool,
+    pub(super) is_scrub: bool,
     /// What is beneath a reference of an op up to this is not visited.
     op_complete: Op,
-    /// Of the tree, only what is not below this key is visited.
-    position: Vec<u8>,
-    /// The scrub has seen the free set in this lap.
-    is_free_set_done: bool,
-    stack: Vec<Item>,
-    outstanding: BTreeMap<u32, Item>,
+    /// What is wholly before this is not visited.
+    pub(super) position: Place,
+    /// Of a scrub: the checkpoint that its lap began with.
+    pub(super) op_begin: Op,
+    pub(super) stack: Vec<Item>,
+    pub(super) outstanding: BTreeMap<u32, Item>,
     next_item: u32,
     blocks_found: u64,
     blocks_fetched: u64,
@@ -134,39 +156,6 @@ impl Store {
         SyncProgress { blocks_missing: self.missing().count() as u64, ..progress }
     }
 
-    /// Scrubs one more block, if none is being scrubbed. Nothing while the store loads or syncs, or
-    /// has no checkpoint.
-    pub fn scrub(&mut self, requests: &mut Vec<Request>) {
-        if !self.is_loaded() || self.is_syncing() || self.is_draining || self.checkpoint.is_none() {
-            return;
-        }
-        let mut walk = match self.walk.take() {
-            Some(walk) => walk,
-            None => self.walk_new(true, 0),
-        };
-        if walk.outstanding.is_empty() && walk.stack.is_empty() {
-            self.counters.scrub_laps += 1;
-            walk = self.walk_new(true, 0);
-        }
-        if walk.outstanding.is_empty() && self.grid.missing_count(|_| true) < SCRUB_MISSING_MAX {
-            self.walk_read(&mut walk, requests);
-        }
-        self.walk = Some(walk);
-    }
-
-    /// There is a newer checkpoint to scrub.
-    pub(super) fn scrub_restart(&mut self) {
-        let Some(old) = self.walk.take() else { return };
-        assert!(old.is_scrub, "no checkpoint is written while one is synced");
-        let mut walk = self.walk_new(true, 0);
-        if !(old.stack.is_empty() && old.outstanding.is_empty()) {
-            (walk.position, walk.is_free_set_done) = (old.position, old.is_free_set_done);
-        } else {
-            self.counters.scrub_laps += 1;
-        }
-        self.walk = Some(walk);
-    }
-
     pub(super) fn take_walk_reads(&mut self, requests: &mut Vec<Request>) {
         if !self.is_syncing() {
             return;
@@ -183,16 +172,16 @@ impl Store {
         }
     }
 
-    fn walk_new(&mut self, is_scrub: bool, op_complete: Op) -> Walk {
+    pub(super) fn walk_new(&mut self, is_scrub: bool, op_complete: Op) -> Walk {
         assert!(!self.checkpoint.is_none());
         self.walk_generation += 1;
         Walk {
             generation: self.walk_generation,
             is_scrub,
             op_complete,
-            position: Vec::new(),
-            is_free_set_done: false,
-            stack: vec![Item { reference: self.checkpoint, role: Role::Root }],
+            position: Place::START,
+            op_begin: self.checkpoint.op,
+            stack: vec![Item { reference: self.checkpoint, role: Role::Root, place: Place::START }],
             outstanding: BTreeMap::new(),
             next_item: 0,
             blocks_found: 0,
@@ -200,14 +189,15 @@ impl Store {
         }
     }
 
-    fn walk_read(&mut self, walk: &mut Walk, requests: &mut Vec<Request>) {
+    pub(super) fn walk_read(&mut self, walk: &mut Walk, requests: &mut Vec<Request>) {
         let Some(item) = walk.stack.pop() else { return };
         let id = walk.next_item;
         walk.next_item = walk.next_item.wrapping_add(1);
+        let reference = item.reference;
         walk.outstanding.insert(id, item);
         let reader = Reader::Walk { generation: walk.generation, item: id };
-        if !self.grid.read(&item.reference, reader, requests) {
-            self.walk_miss(walk, &item.reference, id);
+        if !self.grid.read(&reference, reader, requests) {
+            self.walk_miss(walk, &reference, id);
         }
     }
 
@@ -243,16 +233,13 @@ impl Store {
         if reader != (Reader::Walk { generation: walk.generation, item }) {
             return Ok(());
         }
-        let role = walk.outstanding[&item].role;
         assert_eq!(walk.outstanding[&item].reference, block.reference);
-        let children = walk.children(role, block, page_size)?;
+        let children = walk.children(&walk.outstanding[&item], block, page_size)?;
         walk.outstanding.remove(&item);
         walk.blocks_fetched += u64::from(is_fetched);
         walk.blocks_found += u64::from(!is_fetched);
-        let newer = |item: &Item| !item.reference.is_none();
-        let op_complete = walk.op_complete;
-        let visited = children.into_iter().filter(newer);
-        walk.stack.extend(visited.filter(|item| item.reference.op > op_complete).rev());
+        let visited: Vec<Item> = children.into_iter().filter(|child| walk.visits(child)).collect();
+        walk.stack.extend(visited.into_iter().rev());
         Ok(())
     }
 }
@@ -267,76 +254,148 @@ impl Walk {
         }
     }
 
-    /// What a block refers to, in order.
+    /// The place that it has come to; `None` at the end.
+    pub(super) fn place(&self) -> Option<Place> {
+        assert!(self.is_scrub && self.outstanding.len() <= 1);
+        let next = self.outstanding.values().next().or(self.stack.last())?;
+        // A block on the way to the place begins before it.
+        Some(next.place.clone().max(self.position.clone()))
+    }
+
+    /// Whether the block is one of those that a lap is made of: its first, or one with nothing
+    /// beneath, or a leaf; and not just on the way to the place where the walk began.
+    pub(super) fn is_paced(&self, item: &Item) -> bool {
+        let is_counted = matches!(
+            item.role,
+            Role::Root | Role::FreeSet((0, _)) | Role::Node(0) | Role::Value(0)
+        );
+        is_counted && item.place >= self.position
+    }
+
+    /// Whether a block is to be visited that may have parts after the position.
+    fn visits(&self, item: &Item) -> bool {
+        let op = item.reference.op;
+        // Leaves and pages above may refer to what is older than they are, others do not.
+        let is_whole = matches!(item.role, Role::Value(_) | Role::FreeSet((0, _)));
+        let is_young = self.is_scrub && is_whole && op > self.op_begin;
+        !item.reference.is_none() && op > self.op_complete && !is_young
+    }
+
+    /// What a block refers to and is not wholly before the position, in order.
     fn children(
-        &mut self,
-        role: Role,
+        &self,
+        item: &Item,
         block: &StoredBlock,
         page_size: u32,
     ) -> Result<Vec<Item>, &'static str> {
-        // The free set comes before the tree.
-        self.is_free_set_done |= matches!(role, Role::Node(_));
-        if block.kind != role.kind() {
+        if block.kind != item.role.kind() {
             return Err("a block of another kind");
         }
-        match role {
+        match item.role {
             Role::Root => self.children_of_root(block, page_size),
-            Role::FreeSet(address) => {
-                let mut beneath = Vec::new();
-                let free_set = FreeSet::new(page_size + HEADER_SIZE);
-                free_set.page_children(address, block.body(), &mut beneath)?;
-                let role = Role::FreeSet;
-                let items = beneath.into_iter();
-                Ok(items.map(|(at, reference)| Item { reference, role: role(at) }).collect())
-            }
-            Role::Node(0) => {
-                let leaf = Page::decode(block.body(), 0, page_size)?;
-                self.position = leaf.key(leaf.count() - 1).to_vec();
-                let values = (0..leaf.count()).filter_map(|at| match leaf.value(at) {
-                    Value::Inline(_) => None,
-                    Value::Large { size, reference, .. } => {
-                        let role = Role::Value(value_levels(size, page_size));
-                        Some(Item { reference, role })
-                    }
-                });
-                Ok(values.collect())
-            }
+            Role::FreeSet(address) => self.children_of_free_set(address, block, page_size),
+            Role::Node(0) => self.children_of_leaf(block, page_size),
             Role::Node(level) => {
                 let page = Page::decode(block.body(), level, page_size)?;
-                let first = if self.position.is_empty() || !self.is_scrub {
-                    0
-                } else {
-                    page.search_child(&self.position)
+                let first = match &self.position {
+                    Place::Tree { key, .. } => page.search_child(key),
+                    Place::FreeSet(_) => 0,
                 };
                 let role = Role::Node(level - 1);
-                let children = first..page.count();
-                Ok(children.map(|at| Item { reference: page.child(at), role }).collect())
+                let children = (first..page.count()).map(|at| {
+                    // The first separator is empty: what bounds the page bounds its first child.
+                    let place = Place::page(page.key(at)).max(item.place.clone());
+                    Item { reference: page.child(at), role, place }
+                });
+                Ok(children.collect())
             }
             Role::Value(0) => Ok(Vec::new()),
-            Role::Value(levels) => {
-                let role = Role::Value(levels - 1);
-                let children = value_children(block.body());
-                Ok(children.map(|reference| Item { reference, role }).collect())
-            }
+            Role::Value(levels) => Ok(self.children_of_value(item, levels, block, page_size)),
         }
     }
 
     fn children_of_root(
-        &mut self,
+        &self,
         block: &StoredBlock,
         page_size: u32,
     ) -> Result<Vec<Item>, &'static str> {
         let root = CheckpointRoot::decode(block.body())?;
         let mut items = Vec::new();
-        if !self.is_free_set_done {
+        if let Place::FreeSet(_) = self.position {
             let free_set = FreeSet::new(page_size + HEADER_SIZE);
             let role = Role::FreeSet(free_set.root_address());
-            items.push(Item { reference: root.free_set, role });
+            items.push(Item { reference: root.free_set, role, place: Place::START });
         }
         if root.tree.height > 0 {
             let role = Role::Node(root.tree.height - 1);
-            items.push(Item { reference: root.tree.reference, role });
+            let place = Place::page(&[]);
+            items.push(Item { reference: root.tree.reference, role, place });
         }
         Ok(items)
+    }
+
+    fn children_of_free_set(
+        &self,
+        address: PageAddress,
+        block: &StoredBlock,
+        page_size: u32,
+    ) -> Result<Vec<Item>, &'static str> {
+        let Place::FreeSet(behind) = self.position else {
+            panic!("the free set is behind, and was not to be visited");
+        };
+        let free_set = FreeSet::new(page_size + HEADER_SIZE);
+        let mut beneath = Vec::new();
+        free_set.page_children(address, block.body(), &mut beneath)?;
+        let items = beneath.into_iter().filter_map(|(address, reference)| {
+            let chunks = free_set.chunks_beneath(address);
+            let item = || {
+                let place = Place::FreeSet(chunks.start);
+                Item { reference, role: Role::FreeSet(address), place }
+            };
+            (chunks.end > behind).then(item)
+        });
+        Ok(items.collect())
+    }
+
+    fn children_of_leaf(
+        &self,
+        block: &StoredBlock,
+        page_size: u32,
+    ) -> Result<Vec<Item>, &'static str> {
+        let leaf = Page::decode(block.body(), 0, page_size)?;
+        let values = (0..leaf.count()).filter_map(|at| match leaf.value(at) {
+            Value::Inline(_) => None,
+            Value::Large { size, reference, .. } => {
+                let role = Role::Value(value_levels(size, page_size));
+                let blocks = u64::from(size.div_ceil(page_size));
+                let place = Place::value(leaf.key(at), 0);
+                let end = Place::value(leaf.key(at), blocks);
+                (end > self.position).then_some(Item { reference, role, place })
+            }
+        });
+        Ok(values.collect())
+    }
+
+    fn children_of_value(
+        &self,
+        item: &Item,
+        levels: u8,
+        block: &StoredBlock,
+        page_size: u32,
+    ) -> Vec<Item> {
+        assert!(levels > 0);
+        let Place::Tree { key, step } = &item.place else {
+            panic!("values are in the tree");
+        };
+        let first = step.checked_sub(1).expect("the place of a value");
+        let blocks_each = (value_fanout(page_size) as u64).pow(u32::from(levels) - 1);
+        let starts = (first..).step_by(usize::try_from(blocks_each).expect("of one value"));
+        let children = value_children(block.body()).zip(starts).filter_map(|(reference, start)| {
+            let role = Role::Value(levels - 1);
+            let end = Place::value(key, start + blocks_each);
+            let place = Place::value(key, start);
+            (end > self.position).then_some(Item { reference, role, place })
+        });
+        children.collect()
     }
 }

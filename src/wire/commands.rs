@@ -254,6 +254,8 @@ commands! {
         clients_max: u32,
         /// Replicas in the cluster.
         replica_count: u8,
+        /// 1: the sender's store has no room for its next checkpoint; else 0.
+        store_full: u8,
     }
     /// The answer to a ping. `view`: the durable view.
     15 Pong "pong" {
@@ -428,7 +430,7 @@ impl Header<Command> {
             Command::RequestPrepare(request) => {
                 (request.prepare.op == 0).then_some("everybody knows op 0")
             }
-            Command::Ping(ping) => replica_count_invalid(ping.replica_count),
+            Command::Ping(ping) => ping.invalid(),
             Command::PongClient(pong) => replica_count_invalid(pong.replica_count),
             Command::Eviction(eviction) => {
                 EvictionReason::from_code(eviction.reason).is_none().then_some("unknown eviction")
@@ -581,6 +583,14 @@ impl Commit {
             return Some("an answer that is neither wanted nor not");
         }
         (self.commit.view > view).then_some(FROM_LATER_VIEW)
+    }
+}
+
+impl Ping {
+    fn invalid(&self) -> Option<&'static str> {
+        let is_flag = self.store_full <= 1;
+        replica_count_invalid(self.replica_count)
+            .or((!is_flag).then_some("a store that is neither full nor not"))
     }
 }
 

@@ -142,6 +142,7 @@ fn of_pings(messages: &mut Vec<Message>) {
         pipeline: 8,
         clients_max: 4095,
         replica_count: 3,
+        store_full: 1,
     };
     messages.push(Message::new(&replica(), ping, b""));
     let pong = Pong { ping_timestamp_monotonic: 88, timestamp_realtime: 0x1234 };
