@@ -225,8 +225,6 @@ impl Replica {
             && self.pipeline.len() < self.geometry.pipeline as usize
             && (self.pipeline.is_empty() || !self.checkpoint_is_late())
             && !self.log_is_full()
-            // What is prepared stays in memory until it is executed.
-            && self.op < self.commit_min + self.cache_ops_max()
             && self.journal.can_write(self.op + 1)
     }
 
