@@ -3,7 +3,7 @@
 //! | | bound |
 //! |---|---|
 //! | requests that gather | two for each session, and four messages' worth of bytes and one more |
-//! | prepares in memory | what the ring holds: so many, if the execution of a primary waits for long |
+//! | prepares in memory | what the ring holds: so many, if the execution of a primary waits long |
 //! | requests in flight | what gathers, and what fits in the prepares in memory |
 //! | writes, reads, repairs under way | constants |
 //!
