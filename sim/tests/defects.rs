@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use vsr::stdx::defect::DEFECTS;
 
 /// Seeds after which a defect counts as not caught.
-const SEEDS_MAX: u64 = 150;
+const SEEDS_MAX: u64 = 300;
 /// The checkers of `sim/checkers`, by their names in the report.
 const CHECKERS: &[&str] = &[
     "commits",
