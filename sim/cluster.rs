@@ -755,9 +755,9 @@ impl Cluster {
     ///
     /// `core_recovering_head`: a log is begun by a view-change quorum of replicas whose head is
     /// certain. There are not as many, and no primary is left whose log the others could take. Each
-    /// head that is uncertain is so for a slot above it that the replica takes for damaged, and that
-    /// the disk has hurt: one replica alone is within what the atlas allows; more than one, in
-    /// different chunks, is not always.
+    /// head that is uncertain is so for a slot above it that the replica takes for damaged, and
+    /// that the disk has hurt: one replica alone is within what the atlas allows; more than one,
+    /// in different chunks, is not always.
     pub(crate) fn excuse(&self, core: &[usize]) -> Option<&'static str> {
         // Nothing after the genesis was ever committed, since nobody may acknowledge it.
         if !self.is_born() && self.replicas.iter().any(|slot| slot.file.is_lost()) {

@@ -18,9 +18,9 @@
 //! | `Headers` | as written | corrupt, unreadable, lost |
 //! | `Both` | corrupt, unreadable | corrupt, unreadable |
 //!
-//! A replica whose file may be lost is one of those that may damage a chunk, in every chunk. Whoever
-//! may damage the first chunk may damage blocks of the grid, in any way: corrupt, unreadable, lost;
-//! not misdirected.
+//! A replica whose file may be lost is one of those that may damage a chunk, in every chunk.
+//! Whoever may damage the first chunk may damage blocks of the grid, in any way but misdirected:
+//! corrupt, unreadable, lost.
 //!
 //! Of the superblock, one copy of each disk may be damaged. With one or two replicas no journal is
 //! damaged, with one no superblock either: there is nobody, or not always somebody, to ask.

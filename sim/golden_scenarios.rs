@@ -25,6 +25,18 @@ const LOG: &[&str] = &["prepare", "prepare_ok", "commit"];
 /// What goes on all the time.
 const GOSSIP: &[&str] = &["ping", "pong", "commit"];
 
+/// What follows from a log that was missed, and what goes on all the time.
+const REPAIR: &[&str] = &[
+    "ping",
+    "pong",
+    "commit",
+    "request_headers",
+    "headers",
+    "request_prepare",
+    "prepare",
+    "prepare_ok",
+];
+
 pub(super) const ALL: &[Scenario] = &[
     Scenario { name: "client_session", omits: LOG, play: client_session },
     Scenario { name: "client_eviction", omits: LOG, play: client_eviction },
@@ -45,6 +57,8 @@ pub(super) const ALL: &[Scenario] = &[
     Scenario { name: "restart_backup", omits: GOSSIP, play: restart_backup },
     Scenario { name: "restart_primary", omits: GOSSIP, play: restart_primary },
     Scenario { name: "restart_head", omits: GOSSIP, play: restart_head },
+    Scenario { name: "state_sync", omits: REPAIR, play: state_sync },
+    Scenario { name: "blocks", omits: GOSSIP, play: blocks },
 ];
 
 /// All paths between a replica and its peers.
@@ -389,5 +403,39 @@ fn restart_head() -> String {
     world.start(2);
     world.settle();
     world.tick_until(|world| world.is_level() && world.replica(2).ops_to_repair() == 0);
+    world.finish()
+}
+
+fn state_sync() -> String {
+    let mut world = World::born(1);
+    world.crash(2);
+    for request in 1..=64 {
+        world.apply(1, 0, 0, 2, request);
+        world.settle();
+    }
+    world.tick_some_until(&[0, 1], |world| world.replica(1).commit_min() == 66);
+    world.record();
+    world.say("Replica 2 was down while the ring went round: its slots have no room for op 66.");
+    world.say("The others have checkpoint 32, which is proven, since op 62 is committed.");
+    world.start(2);
+    world.settle();
+    world.tick_until(|world| world.is_level() && world.replica(2).ops_to_repair() == 0);
+    world.finish()
+}
+
+fn blocks() -> String {
+    let mut world = World::born(1);
+    for request in 1..=40 {
+        world.apply(1, 0, 0, 2, request);
+        world.settle();
+    }
+    world.tick_until(|world| world.is_level() && world.replica(2).op_checkpoint() == 32);
+    world.crash(2);
+    world.record();
+    world.say("Replica 2 is down, and what it has written of checkpoint 32 rots.");
+    world.damage_blocks(2);
+    world.start(2);
+    world.settle();
+    world.tick_until(|world| world.is_level() && world.blocks_repaired(2) >= 3);
     world.finish()
 }

@@ -16,6 +16,9 @@
 //! **Not here:** which scenarios there are (`golden_scenarios`), what is done with the text
 //! (`golden`).
 
+#[path = "golden_blocks.rs"]
+mod blocks;
+
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt::{self, Write};
 use vsr::replica::executor::{Admission, ClientReply, CommitOutcome, Executor};
@@ -25,8 +28,9 @@ use vsr::stdx::{AlignedBuffer, Prng};
 use vsr::storage::{
     Format, Geometry, Layout, Opening, ReadResult, Request as DiskRequest, SuperblockState, Token,
 };
+use vsr::store;
 use vsr::wire::{
-    Author, ClientId, ClusterId, Command, Eviction, EvictionReason, Header, HeaderSet,
+    Author, BlockRef, ClientId, ClusterId, Command, Eviction, EvictionReason, Header, HeaderSet,
     IncarnationTable, Message, Op, Operation, PingClient, Recover, RejectReason, ReplicaIndex,
     Request, RequestStatus, StatusReport, View, decode_headers,
 };
@@ -70,6 +74,10 @@ struct Mail {
 struct Process {
     replica: Replica,
     executor: Executor<Kv>,
+    /// A prepare that waits for blocks.
+    suspended: Option<Message>,
+    /// Blocks asked for.
+    wanted: BTreeSet<BlockRef>,
 }
 
 struct Node {
@@ -190,10 +198,18 @@ impl World {
         node.starts += 1;
         let prng = Prng::from_seed(u64::from(replica) * 100 + node.starts);
         let opened = open(&mut node.disk);
-        let executor = Executor::new(Kv::new(), &GEOMETRY);
+        let options = store::Options {
+            cluster: CLUSTER,
+            geometry: GEOMETRY,
+            cache_size: 1 << 20,
+            file_size: node.disk.len() as u64,
+            size_limit: u64::MAX,
+        };
+        let executor = Executor::open(Kv::new(), &options);
         let mut effects = Effects::default();
         let core = Replica::open(opened, now, prng, &mut effects);
-        node.process = Some(Process { replica: core, executor });
+        let wanted = BTreeSet::new();
+        node.process = Some(Process { replica: core, executor, suspended: None, wanted });
         self.drain(replica, &mut effects);
         self.show(replica);
     }
@@ -234,6 +250,19 @@ impl World {
         let offset = usize::try_from(offset).expect("a small file");
         self.nodes[usize::from(replica)].disk[offset..offset + 4096].fill(0xDA);
         self.event(replica, &format!("slot of op {op} rots"));
+    }
+
+    /// All blocks that the replica has written rot.
+    pub(super) fn damage_blocks(&mut self, replica: u8) {
+        let grid = usize::try_from(Layout::new(GEOMETRY).grid_offset()).expect("a small file");
+        self.nodes[usize::from(replica)].disk[grid..].fill(0xDA);
+        self.event(replica, "all blocks rot");
+    }
+
+    /// How many blocks that were bad the replica has written anew.
+    pub(super) fn blocks_repaired(&self, replica: u8) -> u64 {
+        let process = self.nodes[usize::from(replica)].process.as_ref().expect("it is up");
+        process.executor.store().counters().blocks_repaired
     }
 
     /// The file is lost, and formatted again.
@@ -444,6 +473,7 @@ impl World {
                 let status = core.status_message(request.client, sessions, store);
                 self.post(Party::Replica(replica), Party::Client(request.client.0), status);
             }
+            Command::RequestBlocks(_) | Command::Block(_) => self.on_blocks(replica, &message),
             _ => self.act(replica, |core, effects| core.on_message(&message, effects)),
         }
     }
@@ -452,7 +482,7 @@ impl World {
     fn on_request(&mut self, replica: u8, header: &Header<Request>, message: &Message) {
         let now = self.now(replica);
         let process = self.nodes[usize::from(replica)].process.as_mut().expect("it is up");
-        let Process { replica: core, executor } = process;
+        let Process { replica: core, executor, .. } = process;
         core.set_now(now);
         let author = core.author_for_clients();
         let route = core.route(header);
@@ -494,6 +524,9 @@ impl World {
         process.replica.set_now(now);
         act(&mut process.replica, &mut effects);
         self.drain(replica, &mut effects);
+        self.blocks_advance(replica, &mut effects);
+        self.drain(replica, &mut effects);
+        self.execute_suspended(replica, &mut effects);
         self.show(replica);
     }
 
@@ -511,6 +544,15 @@ impl World {
             for (client, message) in std::mem::take(&mut effects.client_sends) {
                 self.post(Party::Replica(replica), Party::Client(client.0), message);
             }
+            let process = self.nodes[usize::from(replica)].process.as_mut().expect("it is up");
+            if effects.checkpoint_durable.take().is_some() {
+                process.executor.store_mut().on_checkpoint_durable();
+            }
+            if let Some(load) = effects.load.take() {
+                process.suspended = None;
+                process.executor.load(&load);
+                self.event(replica, &format!("loads checkpoint {}", load.checkpoint.op));
+            }
             if let Some(prepare) = effects.commit.take() {
                 self.execute(replica, &prepare, effects);
             }
@@ -519,11 +561,15 @@ impl World {
 
     fn execute(&mut self, replica: u8, prepare: &Message, effects: &mut Effects) {
         let op = prepare.prepare_header().op();
-        self.event(replica, &format!("executes op {op}"));
         let process = self.nodes[usize::from(replica)].process.as_mut().expect("it is up");
         let mut replies = Vec::new();
         let outcome = process.executor.commit(prepare, &mut replies);
-        assert_eq!(outcome, CommitOutcome::Done);
+        if outcome == CommitOutcome::Suspended {
+            process.suspended = Some(prepare.clone());
+            return;
+        }
+        self.event(replica, &format!("executes op {op}"));
+        let process = self.nodes[usize::from(replica)].process.as_mut().expect("it is up");
         let is_primary = process.replica.is_primary();
         let author = process.replica.author_for_clients();
         process.replica.on_commit_done(op, effects);
@@ -535,6 +581,16 @@ impl World {
                 }
             };
             self.post(Party::Replica(replica), Party::Client(client.0), message);
+        }
+    }
+
+    /// What waited for blocks is tried again, when they are there.
+    fn execute_suspended(&mut self, replica: u8, effects: &mut Effects) {
+        let Some(process) = &mut self.nodes[usize::from(replica)].process else { return };
+        let is_ready = process.executor.store().is_ready();
+        if let Some(prepare) = process.suspended.take_if(|_| is_ready) {
+            self.execute(replica, &prepare, effects);
+            self.drain(replica, effects);
         }
     }
 
@@ -558,6 +614,10 @@ impl World {
         match request {
             DiskRequest::Read { token, offset, size } => {
                 let result = read(disk, offset, size);
+                if let Token::ReadBlock { .. } = token {
+                    self.act_on_store(replica, |store| store.on_read_done(token, result));
+                    return;
+                }
                 if let Token::ReadPrepare { .. } = token {
                     self.event(replica, "has read a prepare");
                 }
@@ -572,11 +632,22 @@ impl World {
                     Token::WriteHeaders { sector } => {
                         self.event(replica, &format!("has written header sector {sector}"));
                     }
+                    Token::WriteBlock { .. } | Token::GrowGrid => {
+                        self.act_on_store(replica, |store| store.on_write_done(token));
+                        return;
+                    }
                     _ => {}
                 }
                 self.act(replica, |core, effects| core.on_write_done(token, effects));
             }
         }
+    }
+
+    fn act_on_store(&mut self, replica: u8, act: impl FnOnce(&mut store::Store)) {
+        if let Some(process) = &mut self.nodes[usize::from(replica)].process {
+            act(process.executor.store_mut());
+        }
+        self.act(replica, |_, _| {});
     }
 
     // ---- the text
@@ -676,6 +747,13 @@ fn fields(message: &Message) -> String {
             let ops: Vec<String> = headers.iter().map(|header| header.op().to_string()).collect();
             format!("view={view} ops={}", ops.join(","))
         }
+        Command::RequestBlocks(_) => {
+            let count = message.body().len() / BlockRef::SIZE;
+            format!("view={view} blocks={count}")
+        }
+        Command::Block(block) => {
+            format!("view={view} index={} op={}", block.index, block.checkpoint_op)
+        }
         Command::RequestPrepare(request) => {
             let id = request.prepare;
             format!("view={view} op={} prepared={}", id.op, id.view)
@@ -731,8 +809,12 @@ fn fields_of_log(message: &Message) -> String {
             let set = HeaderSet::decode(message).expect("what a replica sends is valid");
             let headers = ops(set.headers.iter().map(Option::is_some), start.op);
             let nonce = if start.nonce == 0 { "none" } else { "yes" };
+            let checkpoint = match start.checkpoint.op {
+                0 => String::new(),
+                op => format!(" checkpoint={op}"),
+            };
             format!(
-                "view={view} op={} commit_max={} headers={headers} nonce={nonce}",
+                "view={view} op={} commit_max={}{checkpoint} headers={headers} nonce={nonce}",
                 start.op, start.commit_max
             )
         }
@@ -783,7 +865,7 @@ fn format(state: &SuperblockState) -> Vec<u8> {
     disk
 }
 
-fn open(disk: &mut [u8]) -> vsr::storage::Opened {
+fn open(disk: &mut Vec<u8>) -> vsr::storage::Opened {
     let mut requests = Vec::new();
     let mut opening = Opening::new(disk.len() as u64, &mut requests);
     loop {
@@ -805,8 +887,10 @@ fn open(disk: &mut [u8]) -> vsr::storage::Opened {
     }
 }
 
-fn write(disk: &mut [u8], offset: u64, sectors: &[u8]) {
+fn write(disk: &mut Vec<u8>, offset: u64, sectors: &[u8]) {
     let offset = usize::try_from(offset).expect("a small file");
+    // The grid grows.
+    disk.resize(disk.len().max(offset + sectors.len()), 0);
     disk[offset..offset + sectors.len()].copy_from_slice(sectors);
 }
 

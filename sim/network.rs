@@ -700,7 +700,9 @@ impl Network {
         frame: &Bytes,
     ) {
         let from = self.connections[&connection].ends[side].process;
-        let kept = self.prng.index(frame.len());
+        // Some fall between two frames.
+        let (kept, between) = (self.prng.index(frame.len()), self.prng.below(4) == 0);
+        let kept = if between { 0 } else { kept };
         let fault = if kept > 0 { Fault::ResetMidFrame } else { Fault::Reset };
         scheduler.fault(from, fault, connection, kept as u64);
         if kept > 0 {

@@ -125,7 +125,7 @@ knobs! {
     /// Of each connection: its listener hears late of it.
     accept_late in 0 ..= 1000000,
     /// What a connection holds in each direction, in messages of the largest size.
-    window in 2 ..= 64,
+    window in 1 ..= 64,
     /// Of each 10 ms: a path is clogged.
     clog in 0 ..= 200000,
     /// How long, mean.
@@ -265,7 +265,7 @@ impl Options {
         self.half_open = mood.fault(prng, [50_000, 300_000]);
         self.accept_fail = mood.fault(prng, [50_000, 500_000]);
         self.accept_late = mood.fault(prng, [100_000, 1_000_000]);
-        self.window = one_of(prng, [2, 3, 8, 32]);
+        self.window = one_of(prng, [1, 1, 2, 8, 32]);
         self.clog = mood.fault(prng, [2000, 20_000, 100_000]);
         self.clog_mean = one_of(prng, [50_000, 500_000, 5_000_000]);
         self.partition = mood.fault(prng, [1000, 5000, 30_000]);
@@ -293,7 +293,7 @@ impl Options {
         self.crash_opening = mood.fault(prng, [100_000, 500_000]);
         self.restart_mean = one_of(prng, [20_000, 300_000, 3_000_000]);
         self.rolling = mood.fault(prng, [300, 1000]);
-        self.pause = mood.fault(prng, [200, 1000, 5000]);
+        self.pause = mood.fault(prng, [500, 1000, 5000]);
         self.pause_mean = one_of(prng, [50_000, 500_000, 3_000_000]);
         self.drift = mood.fault(prng, [100, 5000, 100_000]);
         self.clock_jump = mood.fault(prng, [500, 10_000]);

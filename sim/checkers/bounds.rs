@@ -1,5 +1,5 @@
-//! Queues and memory are bounded: after each turn of a replica each of its queues, pools and sets of
-//! dirty blocks has no more in it than the product says that there may be.
+//! Queues and memory are bounded: after each turn of a replica each of its queues, pools and sets
+//! of dirty blocks has no more in it than the product says that there may be.
 //!
 //! **Invariants:** the bounds are the product's own words.
 //!

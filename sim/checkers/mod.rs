@@ -249,8 +249,8 @@ impl Checkers {
         named("bounds", self.bounds.on_turn(replica, bounds))
     }
 
-    /// The superblock of a replica says that it has the checkpoint of `op` in full, of which so many
-    /// blocks are on its disk, or what is not.
+    /// The superblock of a replica says that it has the checkpoint of `op` in full, of which so
+    /// many blocks are on its disk, or what is not.
     ///
     /// # Errors
     /// If there is something that is not.

@@ -66,8 +66,7 @@
 //! **Invariants:** a scenario has a fixed seed, a bound on every wait, and ends in a judgement;
 //! what it does to the network must have hit something.
 //!
-//! **Not here:** standbys, which there are not; what only many checkpoints show, which the seeds
-//! draw.
+//! **Not here:** standbys, which there are not.
 
 mod bus;
 mod checkpoint;

@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use vsr::stdx::defect::DEFECTS;
 
 /// Seeds after which a defect counts as not caught.
-const SEEDS_MAX: u64 = 150;
+const SEEDS_MAX: u64 = 300;
 /// The checkers of `sim/checkers`, by their names in the report.
 const CHECKERS: &[&str] = &[
     "commits",
@@ -139,7 +139,8 @@ cases! {
         "delay_mean=1000" "delay_min=0" "loss=300000" "rolling=0" "crash_silent=0"
         "write_corrupt=100000" "write_lost=100000" "write_misdirected=0" "unreadable=0"
         "read_corrupt=0" "rot=0" "file_lost=0" "disk_full=0" "clients=12" "think_mean=1000"
-        "requests=1000" "session_calls=1000" "vanish=0" "slots=512" "partition=0" "pause=0" "clog=0";
+        "requests=1000" "session_calls=1000" "vanish=0" "slots=512" "partition=0" "pause=0"
+        "clog=0";
     "prepare_ok_beyond":
         "slots=64" "replicas=3" "requests=1000" "think_mean=1000" "crash=1000"
         "restart_mean=3000000" "write_mean=5000" "clients=12" "session_calls=1000" "vanish=0"

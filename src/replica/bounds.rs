@@ -3,7 +3,7 @@
 //! | | bound |
 //! |---|---|
 //! | requests that gather | two for each session, and four messages' worth of bytes and one more |
-//! | prepares in memory | four pipelines above what is executed, and what is read ahead |
+//! | prepares in memory | what the ring holds: so many, if the execution of a primary waits long |
 //! | requests in flight | what gathers, and what fits in the prepares in memory |
 //! | writes, reads, repairs under way | constants |
 //!
@@ -12,7 +12,6 @@
 //! **Not here:** what happens when something is full: at its place.
 
 use super::Replica;
-use super::commit::READ_AHEAD;
 use super::normal::GATHERED_MESSAGES_MAX;
 use super::queries::WAITING_MESSAGES_MAX;
 use super::repair::PREPARES_WANTED_MAX;
@@ -25,7 +24,7 @@ impl Replica {
     pub fn bounds(&self) -> Vec<Bound> {
         let message_size = u64::from(self.geometry.message_size);
         let clients = u64::from(self.geometry.clients_max);
-        let cache_max = self.cache_ops_max() + READ_AHEAD;
+        let cache_max = u64::from(self.geometry.journal_slots);
         let gathered_max = 2 * clients;
         let in_prepares_max = cache_max * (message_size / u64::from(ENTRY_SIZE));
         let gathered_size_max = (GATHERED_MESSAGES_MAX + 1) * message_size;

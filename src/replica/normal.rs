@@ -231,8 +231,6 @@ impl Replica {
             && self.pipeline.len() < self.geometry.pipeline as usize
             && (self.pipeline.is_empty() || !self.checkpoint_is_late())
             && !self.log_is_full()
-            // What is prepared stays in memory until it is executed.
-            && self.op < self.commit_min + self.cache_ops_max()
             && !self.store_stops_log()
             && self.journal.can_write(self.op + 1)
             && !self.names_what_is_in_doubt(self.op + 1)

@@ -64,7 +64,7 @@ defects! {
     "prepare_ok_beyond": "acknowledges ops that its checkpoint leaves no proof of",
     "nack_corrupt_named": "says of a damaged prepare whose header is whole that it never had it",
     "lost_log_kept": "takes what is left of a log that lost for its own when it starts",
-    "sync_complete_early": "calls a checkpoint that it takes over complete before its blocks are there",
+    "sync_complete_early": "calls a checkpoint that it takes over complete before it has all of it",
     "timestamp_forgotten": "forgets the time of the op that its checkpoint is of",
     "gathers_without_end": "takes requests however many wait",
 }
