@@ -51,6 +51,10 @@ pub mod marzullo;
 pub mod sessions;
 
 #[cfg(test)]
+mod admission_tests;
+#[cfg(test)]
+mod checkpoint_tests;
+#[cfg(test)]
 mod cluster_tests;
 #[cfg(test)]
 mod divergence_tests;
