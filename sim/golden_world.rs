@@ -467,7 +467,7 @@ impl World {
                 }
             }
             Command::RequestStatus(request) => {
-                let Process { replica: core, executor } =
+                let Process { replica: core, executor, .. } =
                     self.nodes[usize::from(replica)].process.as_ref().expect("it is up");
                 let (sessions, store) = (executor.sessions_count(), executor.store());
                 let status = core.status_message(request.client, sessions, store);

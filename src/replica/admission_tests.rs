@@ -101,22 +101,29 @@ fn the_log_takes_ops_up_to_the_last_that_may_be_acknowledged() {
     assert_eq!(bench.replica.op(), 61);
 }
 
+/// The disk is full, and has been for so long that the others would have said that they have room;
+/// or it is not.
+fn set_store_full(bench: &mut Bench, full: bool) {
+    bench.replica.set_store_full(full, false);
+    bench.replica.tick += 400;
+}
+
 #[test]
 fn a_full_store_refuses_when_the_log_is_full_and_remembers_whom() {
     let refused = Err(NotGathered::Reject(RejectReason::StoreFull));
     let mut bench = primary_with_ops(60);
-    bench.replica.set_store_full(true);
+    set_store_full(&mut bench, true);
     assert_eq!(gather(&mut bench, &request(1000, 1)), Ok(()), "the log has room");
     bench.act(Replica::on_turn_end);
     assert_eq!(bench.replica.op(), 61);
     assert_eq!(gather(&mut bench, &request(1001, 1)), refused);
-    bench.replica.set_store_full(false);
+    set_store_full(&mut bench, false);
     assert_eq!(gather(&mut bench, &request(1001, 1)), refused, "a copy that comes late");
     assert_eq!(gather(&mut bench, &request(1001, 2)), Ok(()));
     assert_eq!(gather(&mut bench, &request(1002, 1)), Ok(()));
 
     // What gathered before is answered, and is not done.
-    bench.replica.set_store_full(true);
+    set_store_full(&mut bench, true);
     let effects = turn_end(&mut bench);
     let answers: Vec<_> = (effects.client_sends.iter())
         .map(|(client, message)| match message.header().command {
@@ -128,24 +135,24 @@ fn a_full_store_refuses_when_the_log_is_full_and_remembers_whom() {
     assert_eq!(answers, [(1001, 1001, 2, reason), (1002, 1002, 1, reason)]);
     assert!(turn_end(&mut bench).client_sends.is_empty());
     assert_eq!(gather(&mut bench, &request(1002, 1)), refused);
-    bench.replica.set_store_full(false);
+    set_store_full(&mut bench, false);
     assert_eq!(gather(&mut bench, &request(1002, 2)), Ok(()));
 }
 
 #[test]
 fn refusals_of_clients_without_a_session_are_forgotten_when_they_are_many() {
     let mut bench = primary_with_ops(61);
-    bench.replica.set_store_full(true);
+    set_store_full(&mut bench, true);
     for client in 1..=64 {
         assert!(gather(&mut bench, &request(client, 1)).is_err());
     }
     bench.replica.forget_refused(|_| false);
-    bench.replica.set_store_full(false);
+    set_store_full(&mut bench, false);
     assert!(gather(&mut bench, &request(1, 1)).is_err(), "no more than there are sessions");
-    bench.replica.set_store_full(true);
+    set_store_full(&mut bench, true);
     assert!(gather(&mut bench, &request(65, 1)).is_err());
     bench.replica.forget_refused(|client| client.0 == 7);
-    bench.replica.set_store_full(false);
+    set_store_full(&mut bench, false);
     assert!(gather(&mut bench, &request(7, 1)).is_err());
     assert_eq!(gather(&mut bench, &request(1, 1)), Ok(()));
 }
@@ -170,7 +177,7 @@ fn answered(bench: &mut Bench, replica: u8, view: u32, round: u64) -> Vec<Messag
 #[test]
 fn a_query_that_finds_no_room_waits_for_a_quorum_of_a_round_begun_after_it() {
     let mut bench = primary_with_ops(61);
-    bench.replica.set_store_full(true);
+    set_store_full(&mut bench, true);
     let (first, second) =
         (request_of(50, Operation::Query, 16), request_of(51, Operation::Query, 16));
     assert_eq!(gather(&mut bench, &first), Ok(()));
@@ -199,7 +206,7 @@ fn a_query_that_finds_no_room_waits_for_a_quorum_of_a_round_begun_after_it() {
 #[test]
 fn queries_that_wait_are_bounded_by_their_bytes() {
     let mut bench = primary_with_ops(61);
-    bench.replica.set_store_full(true);
+    set_store_full(&mut bench, true);
     for client in 1..=4 {
         assert_eq!(gather(&mut bench, &request_of(client, Operation::Query, 3968)), Ok(()));
     }
