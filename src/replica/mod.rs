@@ -66,6 +66,8 @@ mod prepare_ok_tests;
 mod replica_tests;
 #[cfg(test)]
 mod test_bench;
+#[cfg(test)]
+mod view_change_tests;
 
 pub use checkpoint::{BLOCKS_WANTED_MAX, CheckpointLoad};
 pub use effects::Effects;
