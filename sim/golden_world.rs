@@ -747,13 +747,6 @@ fn fields(message: &Message) -> String {
             let ops: Vec<String> = headers.iter().map(|header| header.op().to_string()).collect();
             format!("view={view} ops={}", ops.join(","))
         }
-        Command::RequestBlocks(_) => {
-            let count = message.body().len() / BlockRef::SIZE;
-            format!("view={view} blocks={count}")
-        }
-        Command::Block(block) => {
-            format!("view={view} index={} op={}", block.index, block.checkpoint_op)
-        }
         Command::RequestPrepare(request) => {
             let id = request.prepare;
             format!("view={view} op={} prepared={}", id.op, id.view)
@@ -787,10 +780,17 @@ fn fields(message: &Message) -> String {
     }
 }
 
-/// The same for those that carry a log.
+/// The same for those that carry a log, or blocks.
 fn fields_of_log(message: &Message) -> String {
     let view = message.header().view;
     match message.header().command {
+        Command::RequestBlocks(_) => {
+            let count = message.body().len() / BlockRef::SIZE;
+            format!("view={view} blocks={count}")
+        }
+        Command::Block(block) => {
+            format!("view={view} index={} op={}", block.index, block.checkpoint_op)
+        }
         Command::DoViewChange(log) => {
             let set = HeaderSet::decode(message).expect("what a replica sends is valid");
             let count = set.headers.len();
