@@ -199,7 +199,7 @@ struct Mood {
 impl Mood {
     fn draw(prng: &mut Prng) -> Self {
         // From all quiet to all at once.
-        let shares = [0, 100_000, 250_000, 250_000, 500_000, 500_000, 750_000, 1_000_000];
+        let shares = [0, 100_000, 250_000, 500_000, 500_000, 750_000, 750_000, 1_000_000];
         Self { share: Ppm(shares[prng.index(shares.len())]) }
     }
 
@@ -235,10 +235,10 @@ impl Options {
         self.sessions = one_of(prng, [2, 8, 64, 4096]);
         self.slots = one_of(prng, [64, 64, 64, 64, 128, 256, 1024]);
         self.message_size = one_of(prng, [4096, 8192, 16384]);
-        self.cache = one_of(prng, [16, 64, 256, 65536]);
+        self.cache = one_of(prng, [16, 16, 64, 256, 65536]);
         self.pipeline = one_of(prng, [1, 2, 4, 8, 8, 16, 29]).min(self.slots / 8);
-        self.keys = one_of(prng, [1, 3, 10, 30]);
-        self.value_size = one_of(prng, [32, 100, 1000, 3000]);
+        self.keys = one_of(prng, [1, 3, 10, 30, 100]);
+        self.value_size = one_of(prng, [32, 100, 1000, 3000, 3000]);
         self.read_percent = one_of(prng, [10, 50, 80]);
         self.query_percent = one_of(prng, [0, 50, 100]);
         self.session_calls = one_of(prng, [1, 3, 20, 1000]);
