@@ -539,9 +539,7 @@ impl Replica {
         if !self.may_vote() && !self.may_acknowledge_genesis(id) {
             return self.ignore("acknowledge", "not a member");
         }
-        let is_early = defect!("prepare_ok_early")
-            || (defect!("prepare_ok_before_header") && self.journal.is_header_due(id));
-        if !self.journal.is_clean(id) && !is_early {
+        if !self.journal.is_clean(id) && !self.acknowledges_early(id) {
             return self.ignore("acknowledge", "not durable here");
         }
         let op_max = self.geometry.op_prepare_ok_max(self.op_checkpoint());
@@ -556,6 +554,14 @@ impl Replica {
         let checkpoint_id = self.checkpoint_id_for(id.op).unwrap_or(0);
         let ok = PrepareOk { prepare: *id, commit_min: self.commit_min, checkpoint_id };
         self.send_command(primary, ok, effects);
+    }
+
+    /// The defects `prepare_ok_early` and `prepare_ok_before_header`.
+    fn acknowledges_early(&self, id: &PrepareId) -> bool {
+        if defect!("prepare_ok_before_header") {
+            return self.journal.is_header_due(id);
+        }
+        defect!("prepare_ok_early")
     }
 
     /// A backup has a prepare durable.
