@@ -10,7 +10,7 @@ use super::run::{self, context, options_of};
 use super::scheduler::MS;
 use super::speed::Speed;
 use crate::cli::Sim;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -179,7 +179,9 @@ impl Tally {
         }
         self.done += 1;
         let Self { done, failed, excused, .. } = self;
-        eprint!("\r{done} of {count}, {} failed, {} excused ", failed.len(), excused.len());
+        if std::io::stderr().is_terminal() {
+            eprint!("\r{done} of {count}, {} failed, {} excused ", failed.len(), excused.len());
+        }
     }
 }
 

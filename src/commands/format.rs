@@ -73,7 +73,7 @@ fn create<I: IO>(io: &mut I, arguments: &cli::Format) -> std::result::Result<Mad
     match pump(io, file, &mut format) {
         Ok(()) => Ok(Made { size: format.progress().1, incarnation }),
         Err(error) => {
-            let removed = remove(path);
+            let removed = remove(path).err().unwrap_or_else(|| "nothing was left behind".into());
             Err(write_fatal(path, &error, &removed))
         }
     }
@@ -114,12 +114,13 @@ fn pump<I: IO>(io: &mut I, file: FileId, format: &mut Format) -> std::io::Result
     Ok(())
 }
 
-/// Removes what a failed format leaves; what is to be said about that.
-pub(super) fn remove(path: &Path) -> String {
-    match std::fs::remove_file(path) {
-        Ok(()) => "nothing was left behind".into(),
-        Err(error) => format!("remove the file by hand, it is of no use ({error})"),
-    }
+/// Removes what a failure leaves.
+///
+/// # Errors
+/// What is to be said if it cannot be removed.
+pub(super) fn remove(path: &Path) -> std::result::Result<(), String> {
+    std::fs::remove_file(path)
+        .map_err(|error| format!("remove the file by hand, it is of no use ({error})"))
 }
 
 fn write_fatal(path: &Path, error: &std::io::Error, removed: &str) -> Fatal {

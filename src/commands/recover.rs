@@ -45,14 +45,14 @@ pub(super) fn run(arguments: &cli::Recover) -> Result {
         timeout: arguments.timeout,
     };
     let mut recovery = Recovery::new(&mut io, config)
-        .map_err(|error| failed(arguments, error, OldFile::Member, ""))?;
+        .map_err(|error| failed(arguments, error, OldFile::Member, None))?;
     match drive(&mut io, &mut recovery) {
         Ok(recovered) => {
             print(&done(arguments, &recovered))?;
             Ok(Exit::Done)
         }
         Err(error) => {
-            let removed = if recovery.is_file_created() { remove(path) } else { String::new() };
+            let left = if recovery.is_file_created() { remove(path).err() } else { None };
             if let RecoveryError::Obstacle(_) = error {
                 if recovery.is_dismissed() {
                     return Err(Failure::Estranged(super::DISMISSED));
@@ -61,7 +61,7 @@ pub(super) fn run(arguments: &cli::Recover) -> Result {
                     return Err(Failure::Estranged(super::MISDIRECTED));
                 }
             }
-            Err(failed(arguments, error, recovery.old_file(), &removed))
+            Err(failed(arguments, error, recovery.old_file(), left.as_deref()))
         }
     }
 }
@@ -135,15 +135,16 @@ fn done(arguments: &cli::Recover, recovered: &Recovered) -> String {
     )
 }
 
-/// How a recovery failed: `removed` is what became of the file that it had created, if it had.
+/// How a recovery failed: `left` is what is to be said of a file that it had created and could not
+/// remove.
 fn failed(
     arguments: &cli::Recover,
     error: RecoveryError,
     old_file: OldFile,
-    removed: &str,
+    left: Option<&str>,
 ) -> Failure {
     let cli::Recover { path, replica, .. } = arguments;
-    let then = consequence(old_file, removed);
+    let then = consequence(old_file, left);
     let fatal =
         |fatal: Fatal| Failure::Fatal(Fatal::new(fatal.kind, format!("{}; {then}", fatal.text)));
     match error {
@@ -175,16 +176,14 @@ fn failed(
 }
 
 /// What a failure means for the replica, and what to do.
-fn consequence(old_file: OldFile, removed: &str) -> String {
-    let is_left = removed.starts_with("remove");
-    let new_file = if is_left { removed } else { "there is no new one" };
+fn consequence(old_file: OldFile, left: Option<&str>) -> String {
+    let new_file = left.unwrap_or("there is no new one");
     match old_file {
-        OldFile::Member if is_left => format!("the cluster was asked for nothing; {removed}"),
-        OldFile::Member => {
-            "the cluster was asked for nothing, and the old data file is what it was: run this \
-             command again"
-                .to_owned()
-        }
+        OldFile::Member => format!(
+            "the cluster was asked for nothing, and the old data file is what it was: {}run this \
+             command again",
+            left.map(|left| format!("{left}, and ")).unwrap_or_default()
+        ),
         OldFile::Unknown => format!(
             "the old data file may be no member of the cluster any more, and {new_file}: run this \
              command again"
@@ -242,25 +241,28 @@ mod tests {
                 (OldFile::Unknown, "the old data file may be no member"),
                 (OldFile::Replaced, "the old data file is no member"),
             ] {
-                let text = failed(&arguments(), error(), old_file, "nothing was left behind");
+                let text = failed(&arguments(), error(), old_file, None);
                 let text = text.to_string();
                 for part in [said, "there is no new one", "run this command again"] {
                     assert!(text.contains(part), "{text}");
                 }
                 assert!(!text.contains("nothing was done"), "{text}");
-                let left = failed(&arguments(), error(), old_file, "remove the file by hand");
+                let left = failed(&arguments(), error(), old_file, Some("remove the file by hand"));
                 assert!(left.to_string().contains("remove the file by hand"), "{left}");
             }
         }
         for error in [RecoveryError::Open(OpenError::NotFound), RecoveryError::Terminated] {
-            let text = failed(&arguments(), error, OldFile::Member, "").to_string();
+            let text = failed(&arguments(), error, OldFile::Member, None).to_string();
             assert!(text.contains("asked for nothing"), "{text}");
         }
         let full = RecoveryError::Write(ErrorKind::StorageFull.into());
-        assert_eq!(failed(&arguments(), full, OldFile::Replaced, "").status(), 22);
+        assert_eq!(failed(&arguments(), full, OldFile::Replaced, None).status(), 22);
         let write = RecoveryError::Write(ErrorKind::Other.into());
-        assert_eq!(failed(&arguments(), write, OldFile::Member, "").status(), 21);
-        assert_eq!(failed(&arguments(), RecoveryError::Unknown, OldFile::Unknown, "").status(), 4);
+        assert_eq!(failed(&arguments(), write, OldFile::Member, None).status(), 21);
+        assert_eq!(
+            failed(&arguments(), RecoveryError::Unknown, OldFile::Unknown, None).status(),
+            4
+        );
     }
 
     #[test]
