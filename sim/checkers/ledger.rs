@@ -93,7 +93,7 @@ impl Ledger {
                     let timestamp = header.command.timestamp + index as u64;
                     self.expected_queries.insert((client, request, timestamp), answer);
                 }
-                Operation::Apply | Operation::Deregister => {
+                Operation::Apply | Operation::Deregister | Operation::Recover => {
                     let session = self.sessions.get_mut(&client);
                     let is_next = |session: &&mut Session| {
                         session.number == entry.session && session.request + 1 == request
@@ -102,6 +102,8 @@ impl Ledger {
                     (session.request, session.age) = (request, (op, index));
                     if entry.operation == Operation::Deregister {
                         self.sessions.remove(&client);
+                    }
+                    if entry.operation != Operation::Apply {
                         continue;
                     }
                     let answer = carry_out(&mut balances, &mut self.opened, body, false);
@@ -243,6 +245,7 @@ fn carry_out(balances: &mut Balances, opened: &mut u64, body: &[u8], is_query: b
 #[cfg(test)]
 mod tests {
     use super::*;
+    use vsr::wire::{Author, ClusterId, Entry, Prepare, ReplicaIndex, View};
 
     #[test]
     fn a_final_state_that_is_not_the_logs_is_found() {
@@ -266,6 +269,28 @@ mod tests {
         ledger.on_invoke(2, &body);
         ledger.on_return(2, Some(4));
         assert!(ledger.report().failure.is_some());
+    }
+
+    #[test]
+    fn each_request_of_a_session_counts() {
+        let cluster = ClusterId(1);
+        let author = Author { cluster, view: View(0), replica: ReplicaIndex(0), incarnation: 1 };
+        let client = ClientId(5);
+        let mut ledger = Ledger::new(8);
+        let operations = [Operation::Register, Operation::Recover, Operation::Deregister];
+        for (op, operation) in (1..).zip(operations) {
+            let entry = Entry {
+                client,
+                session: u64::from(op > 1),
+                request: op - 1,
+                size: 0,
+                checksum: 0,
+                operation,
+            };
+            let command = Prepare { op, commit: op - 1, entry_count: 1, ..Prepare::default() };
+            ledger.on_commit(&Message::new(&author, command, &entry.encode()));
+            assert_eq!(ledger.sessions.len(), usize::from(op < 3));
+        }
     }
 
     #[test]
