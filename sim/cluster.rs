@@ -25,6 +25,7 @@ use super::workload::{Budget, ClientSlot};
 use super::world::{SharedWorld, Step, World};
 use bytes::Bytes;
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use vsr::fatal::FatalKind;
 use vsr::recovery::Recovery;
@@ -48,6 +49,8 @@ use operator::FileFate;
 
 /// How often the driver looks around, ns.
 const DRIVER_NS: u64 = 10 * MS;
+/// How long a replica of an agreed core may wait for blocks of its own state, ns.
+const FINALS_NS: u64 = 60_000 * MS;
 /// The cluster's number.
 const CLUSTER: ClusterId = ClusterId(0x5eed);
 /// What the wall clocks show at the beginning, in the mean, ns since 1970.
@@ -475,8 +478,15 @@ impl Cluster {
     /// Divides the processes in two sides that do not hear each other, or one not the other.
     fn partition(&mut self) {
         let processes = self.paused_until.len();
+        let modes = &self.options;
+        if modes.partition_symmetric + modes.partition_one_way + modes.partition_isolate == 0 {
+            return;
+        }
         let isolated = self.prng.index(processes);
-        let mut sides: Vec<bool> = (0..processes).map(|_| self.prng.below(2) == 0).collect();
+        let mut sides = vec![false; processes];
+        while sides.iter().all(|side| *side == sides[0]) {
+            sides.fill_with(|| self.prng.below(2) == 0);
+        }
         let one_way = self.prng.below(2) == 0;
         let isolate = self.prng.below(2) == 0;
         let Options { partition_symmetric, partition_one_way, partition_isolate, .. } =
@@ -484,7 +494,8 @@ impl Cluster {
         if partition_isolate == 1 && (isolate || partition_symmetric + partition_one_way == 0) {
             sides = (0..processes).map(|process| process == isolated).collect();
         }
-        let is_isolated = sides.iter().filter(|side| **side).count() == 1;
+        let count = sides.iter().filter(|side| **side).count();
+        let is_isolated = count == 1 || count == processes - 1;
         let is_one_way = partition_one_way == 1 && (one_way || partition_symmetric == 0);
         let world = &mut *self.world.borrow_mut();
         for from in 0..processes {
@@ -740,8 +751,8 @@ impl Cluster {
             if replica.status() != Status::Normal || replica.commit_min() < op {
                 return Some(format!("replica {replica} is not at op {op}"));
             }
-            if replica.is_loading() {
-                return Some(format!("replica {replica} is still loading its checkpoint"));
+            if replica.is_loading() || replica.is_syncing() {
+                return Some(format!("replica {replica} has not all of its checkpoint"));
             }
             let to_repair = replica.ops_to_repair();
             if to_repair > 0 {
@@ -787,32 +798,41 @@ impl Cluster {
     }
 
     /// What the replicas of the converged core have stored. What a ledger has is judged at once.
-    pub(crate) fn finals(&mut self, core: &[usize]) -> Vec<FinalState> {
+    ///
+    /// # Errors
+    /// What fails while blocks are waited for, or that they do not come.
+    pub(crate) fn finals(&mut self, core: &[usize]) -> Result<Vec<FinalState>, Failure> {
         if self.options.machine != 0 {
-            self.judge_ledgers(core);
-            return Vec::new();
+            self.judge_ledgers(core)?;
+            return Ok(Vec::new());
         }
+        let deadline = self.now() + FINALS_NS;
         let mut states = Vec::new();
         for &index in core {
             if self.replicas[index].file == FileFate::Formatted {
                 continue; // It was refused.
             }
-            // Blocks that are not in memory come while the world goes on.
             let (op, (revision, rows)) = loop {
-                let Some(server) = &mut self.replicas[index].server else { break None };
-                let executor = server.executor_mut();
+                let server = self.replicas[index].server.as_mut();
+                let executor = server.expect("who is in the core stays up").executor_mut();
                 if let Some(found) = all_rows(executor) {
-                    break Some((executor.op(), found));
+                    break (executor.op(), found);
                 }
-                if self.step().is_err() {
-                    break None;
-                }
-            }
-            .expect("nothing happens to a core that has agreed");
+                self.await_blocks(index, deadline)?;
+            };
             let replica = u8::try_from(index).expect("at most six");
             states.push(FinalState { replica, op, revision, rows });
         }
-        states
+        Ok(states)
+    }
+
+    /// Blocks that are not in memory come while the world goes on.
+    fn await_blocks(&mut self, replica: usize, deadline: u64) -> Result<(), Failure> {
+        if self.now() > deadline {
+            let reason = format!("replica {replica} does not get the blocks of its own state");
+            return Err(Failure::Liveness(reason));
+        }
+        self.step().map(|_| ())
     }
 
     /// Shows the checkers what lies on the disks of a core that has agreed.
@@ -835,38 +855,41 @@ impl Cluster {
         }
     }
 
-    fn judge_ledgers(&mut self, core: &[usize]) {
+    fn judge_ledgers(&mut self, core: &[usize]) -> Result<(), Failure> {
         let accounts = self.checkers.ledger_accounts();
         for &index in core {
             if self.replicas[index].file == FileFate::Formatted {
                 continue; // It was refused.
             }
-            let total = self.ask_ledger(index, "total").expect("there is always a total");
-            let balances = accounts.iter().filter_map(|account| {
-                Some((*account, self.ask_ledger(index, &format!("balance {account}"))?))
-            });
-            let balances = balances.collect();
+            let total = self.ask_ledger(index, "total")?.expect("there is always a total");
+            let mut balances = BTreeMap::new();
+            for account in &accounts {
+                if let Some(balance) = self.ask_ledger(index, &format!("balance {account}"))? {
+                    balances.insert(*account, balance);
+                }
+            }
             let op = self.replicas[index].server.as_ref().map(|server| server.executor().op());
-            let op = op.expect("nothing happens to a core that has agreed");
+            let op = op.expect("who is in the core stays up");
             self.checkers.on_ledger_final(index, op, &balances, total);
         }
+        Ok(())
     }
 
     /// The number that a replica answers a query with, if it does not refuse it.
-    fn ask_ledger(&mut self, replica: usize, query: &str) -> Option<u64> {
+    fn ask_ledger(&mut self, replica: usize, query: &str) -> Result<Option<u64>, Failure> {
+        let deadline = self.now() + FINALS_NS;
         loop {
             let slot = &mut self.replicas[replica];
-            let server = slot.server.as_mut().expect("it is in the core");
+            let server = slot.server.as_mut().expect("who is in the core stays up");
             let mut reply = Reply::new(100);
             if server.executor_mut().peek(query.as_bytes(), &mut reply) {
                 let text = String::from_utf8(reply.bytes).expect("digits");
-                return Some(text.parse().expect("a number"));
+                return Ok(Some(text.parse().expect("a number")));
             }
-            // Blocks that are not in memory come while the world goes on.
             if server.executor().store().is_ready() {
-                return None;
+                return Ok(None);
             }
-            self.step().expect("nothing happens to a core that has agreed");
+            self.await_blocks(replica, deadline)?;
         }
     }
 

@@ -47,7 +47,7 @@ kinds! {
     PartitionOneWay = "partition_one_way",
     /// A partition begins that cuts one process from all others.
     PartitionIsolated = "partition_isolated",
-    /// A partition has a client on its smaller side.
+    /// A partition has a client on another side than replica 0.
     PartitionClient = "partition_client",
     /// A connect is refused.
     ConnectRefused = "connect_refused",

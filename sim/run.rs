@@ -149,13 +149,14 @@ pub(crate) fn run(seed: u64, options: Options, is_logged: bool) -> Outcome {
             Err(reason) => failure = Some(reason),
         }
     }
-    let finals = match (&failure, excuse) {
-        (None, None) => {
-            cluster.show_disks(&core);
-            cluster.finals(&core)
+    let mut finals = Vec::new();
+    if failure.is_none() && excuse.is_none() {
+        cluster.show_disks(&core);
+        match cluster.finals(&core) {
+            Ok(states) => finals = states,
+            Err(reason) => failure = Some(reason),
         }
-        _ => Vec::new(),
-    };
+    }
     let reports = cluster.checkers.finish(&finals);
     let failure = failure.or_else(|| judge(&reports, excuse));
     let outcome = outcome(seed, &cluster, core, excuse, reports, failure);

@@ -275,22 +275,19 @@ mod tests {
     fn each_request_of_a_session_counts() {
         let cluster = ClusterId(1);
         let author = Author { cluster, view: View(0), replica: ReplicaIndex(0), incarnation: 1 };
-        let client = ClientId(5);
-        let mut ledger = Ledger::new(8);
-        let operations = [Operation::Register, Operation::Recover, Operation::Deregister];
-        for (op, operation) in (1..).zip(operations) {
-            let entry = Entry {
-                client,
-                session: u64::from(op > 1),
-                request: op - 1,
-                size: 0,
-                checksum: 0,
-                operation,
-            };
+        let mut ledger = Ledger::new(2);
+        let mut play = |op: Op, client, session, request, operation| {
+            let client = ClientId(client);
+            let entry = Entry { client, session, request, size: 0, checksum: 0, operation };
             let command = Prepare { op, commit: op - 1, entry_count: 1, ..Prepare::default() };
             ledger.on_commit(&Message::new(&author, command, &entry.encode()));
-            assert_eq!(ledger.sessions.len(), usize::from(op < 3));
-        }
+            ledger.sessions.keys().map(|client| client.0).collect::<Vec<u128>>()
+        };
+        play(1, 7, 0, 0, Operation::Register);
+        play(2, 8, 0, 0, Operation::Register);
+        assert_eq!(play(3, 7, 1, 1, Operation::Recover), [7, 8]);
+        assert_eq!(play(4, 9, 0, 0, Operation::Register), [7, 9], "the longest unused ends");
+        assert_eq!(play(5, 7, 1, 2, Operation::Deregister), [9]);
     }
 
     #[test]

@@ -578,7 +578,11 @@ impl Scenario {
 
     fn judge(&mut self, has_agreed: bool) {
         self.is_finished = true;
-        let finals = if has_agreed { self.cluster.finals(&self.core()) } else { Vec::new() };
+        let core = self.core();
+        let mut finals = Vec::new();
+        if has_agreed {
+            finals = self.cluster.finals(&core).unwrap_or_else(|failure| panic!("{failure:?}"));
+        }
         for report in self.cluster.checkers.finish(&finals) {
             assert_eq!(report.failure, None, "{}", report.name);
             assert!(!has_agreed || !report.vacuous, "{} compared nothing", report.name);

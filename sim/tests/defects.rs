@@ -1,5 +1,6 @@
 //! Each defect on purpose is caught: `vsr sim SEED --defect NAME` fails within some seeds, while
-//! the same seeds pass without it; and each checker is among those that catch one.
+//! the same seeds pass without it; and each checker but
+//! `journal` and `ledger` is among those that catch one.
 //!
 //! ```text
 //!   CASES ──► for each: seeds from 1 on, one after the other ──► the first that fails ──► caught
