@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use vsr::stdx::defect::DEFECTS;
 
 /// Seeds after which a defect counts as not caught.
-const SEEDS_MAX: u64 = 300;
+const SEEDS_MAX: u64 = 1000;
 /// The checkers of `sim/checkers`, by their names in the report.
 const CHECKERS: &[&str] = &[
     "commits",
@@ -41,7 +41,8 @@ const CHECKERS: &[&str] = &[
 
 /// Where the first seed that catches a defect may not show all that is to be shown: the checker
 /// that must be among those that catch it.
-const SHOWN_BY: &[(&str, &str)] = &[("retry_executed_twice", "acknowledged")];
+const SHOWN_BY: &[(&str, &str)] =
+    &[("retry_executed_twice", "acknowledged"), ("reply_not_stored", "replies")];
 
 /// A defect and the knobs that are set to show it.
 struct Case {
