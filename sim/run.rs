@@ -247,3 +247,28 @@ fn judge(reports: &[CheckerReport], excuse: Option<&'static str>) -> Option<Fail
     let vacuous = reports.iter().find(|report| report.vacuous).filter(|_| excuse.is_none())?;
     Some(Failure::Vacuous(format!("checker {} compared nothing", vacuous.name)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(name: &'static str, compared: u64, failure: Option<&str>) -> CheckerReport {
+        let failure = failure.map(str::to_owned);
+        CheckerReport { name, compared, undecided: 0, vacuous: compared == 0, failure }
+    }
+
+    #[test]
+    fn a_run_that_compared_nothing_proves_nothing() {
+        let right = [report("commits", 5, None), report("order", 1, None)];
+        assert_eq!(judge(&right, None), None);
+        let vacuous = [report("commits", 5, None), report("order", 0, None)];
+        let failure = judge(&vacuous, None).expect("nothing was compared");
+        assert_eq!(failure, Failure::Vacuous("checker order compared nothing".into()));
+        assert_eq!(failure.status(), 126);
+        assert_eq!(judge(&vacuous, Some("a core that may be stuck")), None);
+        let wrong = [report("order", 0, None), report("commits", 5, Some("two of one op"))];
+        let failure = judge(&wrong, Some("a core that may be stuck")).expect("one is wrong");
+        assert_eq!(failure, Failure::Correctness("commits: two of one op".into()));
+        assert_eq!(failure.status(), 129);
+    }
+}

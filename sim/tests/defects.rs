@@ -177,6 +177,8 @@ struct Ended {
     checkers: Vec<String>,
     /// What failed.
     reason: String,
+    /// All that it said.
+    text: String,
 }
 
 fn run(seed: u64, case: &Case, with_defect: bool) -> Ended {
@@ -197,7 +199,8 @@ fn run(seed: u64, case: &Case, with_defect: bool) -> Ended {
     let panicked = text.lines().find(|line| line.contains("panicked at"));
     let reason = panicked.or(text.lines().last()).unwrap_or("no output").to_owned();
     let status = output.status.code().unwrap_or(-1);
-    Ended { status, checkers: checkers.collect(), reason }
+    let (checkers, text) = (checkers.collect(), text.clone().into_owned());
+    Ended { status, checkers, reason, text }
 }
 
 /// Runs seeds until one catches the defect, by the checker of [`SHOWN_BY`] where there is one;
@@ -205,7 +208,7 @@ fn run(seed: u64, case: &Case, with_defect: bool) -> Ended {
 fn check(case: &Case) -> Result<Vec<String>, String> {
     let name = case.name;
     for seed in 1..=SEEDS_MAX {
-        let Ended { status, checkers, reason } = run(seed, case, true);
+        let Ended { status, checkers, reason, .. } = run(seed, case, true);
         match status {
             0 | 126 => continue,
             127..=129 => {}
@@ -263,6 +266,27 @@ fn every_defect_is_caught_and_every_checker_catches_one() {
             .map(|checker| format!("checker {checker} catches nothing")),
     );
     assert_eq!(errors, Vec::<String>::new());
+}
+
+/// What a panic inside a replica tells: the seed, where the run was, its last events.
+#[test]
+fn a_panic_is_reported_with_where_it_was() {
+    let case = CASES.iter().find(|case| case.name == "start_view_lower").expect("there is one");
+    let text = (1..=SEEDS_MAX).find_map(|seed| {
+        let Ended { status, text, reason, .. } = run(seed, case, true);
+        (status == 127 && reason.contains("panicked at")).then_some((seed, text))
+    });
+    let (seed, text) = text.expect("an assertion of a replica sees it");
+    let line = text.lines().last().expect("it says something");
+    assert!(line.starts_with(&format!("FAILED seed {seed}: crash in process ")), "{line}");
+    assert!(line.contains(" ms, tick "), "{line}");
+    let is_event = |line: &&str| {
+        let mut words = line.split_whitespace();
+        words.next().is_some_and(|word| word.parse::<u64>().is_ok())
+            && words.next().is_some_and(|word| word.parse::<u64>().is_ok())
+    };
+    let events = text.lines().filter(is_event).count();
+    assert!(events >= 10, "{events} of the last events:\n{text}");
 }
 
 #[test]
