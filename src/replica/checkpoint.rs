@@ -172,7 +172,7 @@ impl Replica {
         self.checkpoints.op_complete < self.checkpoints.current.op
     }
 
-    /// The checkpoint that is being taken over from others, and for how many ticks already.
+    /// The checkpoint that is being taken over from others, and for how many ticks already one is.
     pub fn syncing(&self) -> Option<(Op, u64)> {
         let since = self.checkpoints.sync_since;
         assert!(since <= self.tick);
@@ -416,11 +416,14 @@ impl Replica {
             "{self}: too far behind: taking over checkpoint {} from the others",
             checkpoint.op
         );
+        let is_further = self.is_syncing();
         self.checkpoints.current = checkpoint;
         self.checkpoints.previous = BlockRef::NONE;
         self.checkpoints.loading = true;
         self.checkpoints.load_pending = true;
-        self.checkpoints.sync_since = self.tick;
+        if !is_further {
+            self.checkpoints.sync_since = self.tick;
+        }
         self.checkpoints.stuck = false;
         self.checkpoints.awaits_block = false;
         assert!(self.is_syncing());

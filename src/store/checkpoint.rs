@@ -184,10 +184,13 @@ impl Store {
     /// Asks for writes of up to `budget` bytes: repairs, the frozen checkpoint, the growth of the
     /// grid, and, when memory is short, pages of the present interval. To be called each turn.
     pub fn write_behind(&mut self, budget: u32, requests: &mut Vec<Request>) {
-        if self.is_in_memory || self.is_draining {
+        if self.is_in_memory {
             return;
         }
         let mut budget = budget;
+        if self.is_draining {
+            return self.grid.write_repairs(&mut budget, requests);
+        }
         self.grid.grow(self.tree.free_set.required(), requests);
         self.grid.write_repairs(&mut budget, requests);
         if self.freezing.is_some() && !self.write_frozen(&mut budget, requests) {

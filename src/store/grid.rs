@@ -143,11 +143,12 @@ impl Grid {
         }
     }
 
-    /// Forgets all reads and faults. Writes in flight stay what they are.
+    /// Forgets all reads and faults, and repairs that there is no room for yet. The other repairs,
+    /// and writes in flight, stay what they are: see [`Self::repairs_count`].
     pub(super) fn reset(&mut self) {
         self.reads.clear();
         self.missing.clear();
-        self.repairs.clear();
+        self.repairs.retain(|index, _| *index < self.count);
         for write in self.writes.values_mut() {
             write.writer = Writer::Repair;
         }
@@ -271,6 +272,16 @@ impl Grid {
     pub(super) fn repairs_count(&self) -> usize {
         let writes = self.writes.values().filter(|write| write.writer == Writer::Repair);
         self.repairs.len() + writes.count()
+    }
+
+    /// Whether a repair of this place is not on the disk yet.
+    pub(super) fn is_repairing(&self, index: u32) -> bool {
+        self.repairs.contains_key(&index) || self.writing.contains(&index)
+    }
+
+    /// Whether the file has this block.
+    pub(super) fn has_room_for(&self, index: u32) -> bool {
+        index < self.count
     }
 
     /// Writes repairs, up to `budget` bytes.

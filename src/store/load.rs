@@ -46,8 +46,9 @@ impl Store {
         let cache_count_max = self.tree.cache.count_max();
         let op = checkpoint.op + self.interval;
         self.tree = Tree::new(self.grid.cluster, self.grid.block_size, op, cache_count_max);
+        self.sync_leave();
         self.grid.reset();
-        self.is_draining = self.grid.writing_count() > 0;
+        self.is_draining = self.grid.repairs_count() > 0;
         self.abandon_overlay();
         (self.freezing, self.written, self.walk) = (None, None, None);
         self.peer_blocks.clear();
@@ -55,7 +56,9 @@ impl Store {
         self.checkpoint = checkpoint;
         self.header = [0; HEADER_SIZE as usize];
         self.extra.clear();
-        self.synced = SyncProgress::default();
+        if self.known.is_none() {
+            self.synced = SyncProgress::default();
+        }
         self.load = (!checkpoint.is_none()).then(|| Load {
             pending: vec![(Reader::LoadRoot, checkpoint)],
             outstanding: 0,
@@ -145,7 +148,7 @@ impl Store {
                 if self.grid.on_write_done(id) == Writer::CheckpointRoot {
                     self.on_root_written();
                 }
-                self.is_draining = self.is_draining && self.grid.writing_count() > 0;
+                self.is_draining = self.is_draining && self.grid.repairs_count() > 0;
                 self.trim();
             }
             other => panic!("{other:?} is not a write of the store"),

@@ -65,7 +65,7 @@ use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Bound, ControlFlow};
 use tree::{Miss, Tree};
-use walk::Walk;
+use walk::{Known, Walk};
 
 /// The longest key, in bytes, its table not counted.
 pub const KEY_SIZE_MAX: usize = 1024;
@@ -183,6 +183,8 @@ pub struct Store {
     header: [u8; HEADER_SIZE as usize],
     extra: Vec<u8>,
     walk: Option<Walk>,
+    /// What syncs have done that were left for a newer checkpoint.
+    known: Option<Known>,
     walk_generation: u32,
     pace: Pace,
     synced: SyncProgress,
@@ -244,6 +246,7 @@ impl Store {
             header: [0; HEADER_SIZE as usize],
             extra: Vec::new(),
             walk: None,
+            known: None,
             walk_generation: 0,
             pace: Pace::default(),
             synced: SyncProgress::default(),

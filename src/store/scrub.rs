@@ -100,7 +100,7 @@ impl Store {
         }
         let mut walk = match self.walk.take() {
             Some(walk) => walk,
-            None => self.walk_new(true, 0),
+            None => self.walk_new(true),
         };
         assert!(walk.is_scrub);
         while walk.outstanding.is_empty() && self.grid.missing().count() < MISSING_MAX {
@@ -133,7 +133,7 @@ impl Store {
             None => self.scrub_lap_done(),
             Some(place) => {
                 assert!(place >= old.position, "the place never goes back");
-                let mut walk = self.walk_new(true, 0);
+                let mut walk = self.walk_new(true);
                 (walk.position, walk.op_begin) = (place, old.op_begin);
                 walk
             }
@@ -144,7 +144,7 @@ impl Store {
 
     fn scrub_lap_done(&mut self) -> Walk {
         self.counters.scrub_laps += 1;
-        let walk = self.walk_new(true, 0);
+        let walk = self.walk_new(true);
         assert_eq!(walk.position, Place::START);
         walk
     }

@@ -793,6 +793,66 @@ fn sync_fetches_what_is_newer_and_nothing_else() {
 }
 
 #[test]
+fn a_sync_goes_on_where_it_was_when_a_newer_checkpoint_is_to_be_taken_over() {
+    for (seed, steps, crash_every) in
+        [(80, 60, 1000), (81, 100, 1000), (82, 250, 1000), (83, 150, 4), (84, 120, 7)]
+    {
+        let mut peer = node_to_scrub(seed);
+        let mut prng = Prng::from_seed(seed);
+        let mut node = Node::new(peer.history, 4096, 8, seed + 1);
+        // A bound for what is visited: each block once, and for each target what is new in it, the
+        // ways to where the last one came to, and what was on its way to the disk.
+        let (mut visited_before, mut bound, mut targets) = (0, 0, 0);
+        let mut before = BTreeMap::new();
+        loop {
+            targets += 1;
+            let target = peer.superblock;
+            let blocks = peer.reachable(target);
+            let is_new = |entry: &(&u32, &BlockRef)| before.get(entry.0) != Some(entry.1);
+            bound += blocks.iter().filter(is_new).count() as u64;
+            bound += 10 + 64 + u64::from(peer.store.tree.root.height);
+            before = blocks;
+            let mut disk = TestDisk::new(seed);
+            disk.bytes.clone_from(&peer.disk.bytes);
+            (node.peer, node.superblock) = (Some(disk), target);
+            node.protected.clear();
+            node.load(target);
+            node.store.sync(0);
+            let is_crash = targets % crash_every == 0;
+            for _ in 0..steps {
+                node.step();
+                if !node.store.is_syncing() {
+                    break;
+                }
+            }
+            let progress = node.store.sync_progress();
+            let visited_last = progress.blocks_fetched + progress.blocks_found;
+            let visited = visited_before + visited_last;
+            assert!(
+                visited <= bound,
+                "seed {seed}: {visited} blocks of {bound}, {targets} targets"
+            );
+            if !node.store.is_syncing() {
+                break;
+            }
+            if is_crash {
+                // What was on the disk is found there, and read once more.
+                node.crash();
+                bound += visited;
+                visited_before = visited;
+            }
+            change_and_checkpoint(&mut peer, &mut prng);
+            assert!(targets < 100, "seed {seed}: no end of it");
+        }
+        assert!(targets > 2, "seed {seed}: {targets}");
+        node.peer = None;
+        assert_eq!(node.reachable(peer.superblock), before);
+        node.reopen();
+        assert_eq!(node.store.digest(), peer.store.digest());
+    }
+}
+
+#[test]
 fn rot_is_found_and_repaired() {
     for seed in 60..64 {
         let history = History::random(seed);
@@ -873,9 +933,7 @@ fn change_and_checkpoint(node: &mut Node, prng: &mut Prng) {
         let value = vec![6; prng.index(6) * 1500];
         node.attempt(|store| store.put(table, &key, &value));
     }
-    let op = node.store.op_freeze();
-    node.store.freeze(op, &header(op), &extra(op));
-    node.settle();
+    node.idle();
 }
 
 #[test]

@@ -17,6 +17,27 @@
 //! that is beneath it: what a block refers to is not younger than the block. A sync that is begun
 //! anew finds what it has fetched before by reading it.
 //!
+//! **A moving target.** The others go on meanwhile and let go of C, so C' is to be taken over in its
+//! place, before C is complete. What was done for C is not done again: `Known` says up to which op
+//! blocks are here, by place.
+//!
+//! ```text
+//!               START                                            END
+//!   of C        | C          | K   | C     | K                     |    K: it had not come there
+//!   then of C'  | C'    | C  | K   | C     | K                     |
+//! ```
+//!
+//! A block of C'' is here, with all beneath it, if its op is none above those of its whole range and
+//! no block beneath it is *lost*: fetched, and not written when the sync was left. Proof, for the
+//! last walk, over C': the block is one of C' (`That is here`). Its range was no wider there: a page
+//! is written anew when it gives up keys, and is not when a neighbour goes and leaves it some. If it
+//! was visited, it was durable or is lost, and the same is true of those that it refers to. If it
+//! was left out, or one above it, it was here. If it was not come to, then all of its range was not:
+//! there `Known` is what it was before, by which the block is here.
+//!
+//! So the walk over C'' comes to its end as soon as what changes in an interval can be fetched in
+//! one.
+//!
 //! **A place** in the order of a walk is as good in the next checkpoint: a chunk of the free set,
 //! or a key and a part of its value. A walk from a place on visits what is not wholly before it.
 //!
@@ -28,7 +49,7 @@
 
 use super::Store;
 use super::checkpoint::CheckpointRoot;
-use super::grid::Reader;
+use super::grid::{READS_MAX, Reader};
 use super::page::{Page, Value};
 use super::value::{value_children, value_fanout, value_levels};
 use crate::constants::HEADER_SIZE;
@@ -38,10 +59,19 @@ use crate::storage::{FreeSet, Request};
 use crate::wire::{BlockRef, Op};
 use std::collections::BTreeMap;
 
-/// Blocks that a sync reads or waits for at a time.
-const SYNC_WINDOW: usize = 32;
+/// Blocks that a sync reads or waits for at a time: no more than a peer reads for others at once.
+const SYNC_WINDOW: usize = READS_MAX;
 
-/// How far a sync has come.
+/// Ranges that a sync has not come to, of those that are told apart.
+const GAPS_MAX: usize = 64;
+
+/// Ranges of different ops in [`Known`].
+const SEGMENTS_MAX: usize = 256;
+
+/// Lost blocks in [`Known`].
+const LOST_MAX: usize = 4 * SYNC_WINDOW;
+
+/// How far a sync has come, with those that it was left for a newer checkpoint from.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SyncProgress {
     /// Blocks that were here already.
@@ -88,6 +118,8 @@ pub(super) enum Place {
     /// All keys below this one are behind. `step` 0: the pages that begin with it are not; else
     /// they are, and `step - 1` blocks of its value.
     Tree { key: Vec<u8>, step: u64 },
+    /// All is behind.
+    End,
 }
 
 impl Place {
@@ -110,6 +142,94 @@ pub(super) struct Item {
     role: Role,
     /// Nothing beneath is before this.
     place: Place,
+    /// All that is beneath is before this.
+    end: Place,
+    /// Of a value of one block: the range of its leaf. It is not told apart from its neighbours when
+    /// the sync is left.
+    leaf: Option<Range>,
+}
+
+/// From a place on up to another, that is above it.
+type Range = (Place, Place);
+
+/// What is here, of blocks that the next checkpoint may have too.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Known {
+    /// Up to the place, from that of the one before on: what is here is up to this op. The last one
+    /// ends at the end.
+    segments: Vec<(Place, Op)>,
+    /// The ranges of blocks that were fetched and are not here.
+    lost: Vec<Range>,
+}
+
+impl Known {
+    /// All of a checkpoint.
+    fn all_of(op: Op) -> Self {
+        Self { segments: vec![(Place::End, op)], lost: Vec::new() }
+    }
+
+    /// Whether the block is here, with all that is beneath it.
+    fn has(&self, item: &Item) -> bool {
+        let after = self.segments.partition_point(|(end, _)| *end <= item.place);
+        let mut ops = self.segments[after..].iter();
+        loop {
+            let (end, op) = ops.next().expect("the last one ends at the end");
+            if item.reference.op > *op {
+                return false;
+            }
+            if item.end <= *end {
+                break;
+            }
+        }
+        !self.lost.iter().any(|(place, end)| item.place <= *place && *end <= item.end)
+    }
+
+    /// All of the checkpoint of `op` is here, but for what is in the gaps and for lost blocks.
+    fn learn(&mut self, op: Op, gaps: &[Range], lost: impl Iterator<Item = Range>) {
+        let is_open =
+            |(place, end): &Range| gaps.iter().any(|(gap, gap_end)| place < gap_end && gap < end);
+        // The others were visited again.
+        let mut lost: Vec<Range> =
+            self.lost.iter().filter(|range| is_open(range)).cloned().chain(lost).collect();
+        lost.sort();
+        lost.dedup();
+        if lost.len() > LOST_MAX {
+            return;
+        }
+        let mut segments: Vec<(Place, Op)> = Vec::new();
+        let mut push = |end: &Place, op: Op| match segments.last_mut() {
+            Some(last) if last.1 == op => last.0 = end.clone(),
+            _ => segments.push((end.clone(), op)),
+        };
+        let mut done = &Place::START;
+        for (place, gap_end) in gaps {
+            assert!(done <= place && place < gap_end);
+            if done < place {
+                push(place, op);
+            }
+            let after = self.segments.partition_point(|(end, _)| end <= place);
+            for (end, op_before) in &self.segments[after..] {
+                push(end.min(gap_end), *op_before);
+                if end >= gap_end {
+                    break;
+                }
+            }
+            done = gap_end;
+        }
+        if *done < Place::End {
+            push(&Place::End, op);
+        }
+        while segments.len() > SEGMENTS_MAX {
+            // Those that differ least.
+            let pairs = (1..segments.len()).map(|at| segments[at - 1].1.abs_diff(segments[at].1));
+            let (at, _) = pairs.enumerate().min_by_key(|(_, diff)| *diff).expect("many");
+            let (_, op) = segments.remove(at);
+            segments[at].1 = segments[at].1.min(op);
+        }
+        assert!(segments.is_sorted_by(|a, b| a.0 < b.0));
+        assert!(segments.last().is_some_and(|(end, _)| *end == Place::End));
+        *self = Self { segments, lost };
+    }
 }
 
 /// A walk under way.
@@ -117,13 +237,17 @@ pub(super) struct Item {
 pub(super) struct Walk {
     generation: u32,
     pub(super) is_scrub: bool,
-    /// What is beneath a reference of an op up to this is not visited.
-    op_complete: Op,
+    /// What is not visited.
+    known: Known,
+    /// Of a sync: the blocks that were fetched and are not durable yet, by index.
+    fetched: BTreeMap<u32, Item>,
     /// What is wholly before this is not visited.
     pub(super) position: Place,
-    /// Of a scrub: the checkpoint that its lap began with.
+    /// The checkpoint that it began with; a scrub goes on over newer ones.
     pub(super) op_begin: Op,
     pub(super) stack: Vec<Item>,
+    /// Of a sync: nothing from here on was visited.
+    frontier: Place,
     pub(super) outstanding: BTreeMap<u32, Item>,
     next_item: u32,
     blocks_found: u64,
@@ -137,9 +261,30 @@ impl Store {
     pub fn sync(&mut self, op_complete: Op) {
         assert!(self.is_loaded() && self.freezing.is_none());
         assert!(op_complete <= self.checkpoint.op);
+        let known = self.known.take();
         if op_complete < self.checkpoint.op {
-            self.walk = Some(self.walk_new(false, op_complete));
+            let mut walk = self.walk_new(false);
+            walk.known = known.unwrap_or(Known::all_of(0));
+            for (_, op) in &mut walk.known.segments {
+                *op = (*op).max(op_complete);
+                assert!(*op <= self.checkpoint.op);
+            }
+            walk.blocks_found = self.synced.blocks_found;
+            walk.blocks_fetched = self.synced.blocks_fetched;
+            self.walk = Some(walk);
         }
+    }
+
+    /// The checkpoint is not the one to sync any more: what was done of it is kept in mind.
+    pub(super) fn sync_leave(&mut self) {
+        let Some(mut walk) = self.walk.take().filter(|walk| !walk.is_scrub) else { return };
+        let gaps = walk.gaps();
+        // The others are written before the next one is read.
+        let unwritten = walk.fetched.iter().filter(|(index, _)| !self.grid.has_room_for(**index));
+        let lost = unwritten.map(|(_, item)| (item.place.clone(), item.end.clone()));
+        walk.known.learn(walk.op_begin, &gaps, lost);
+        self.synced = SyncProgress { blocks_outstanding: 0, ..walk.progress() };
+        self.known = Some(walk.known);
     }
 
     /// Whether a sync is not over.
@@ -161,6 +306,13 @@ impl Store {
             return;
         }
         let mut walk = self.walk.take().expect("a sync");
+        let grid = &self.grid;
+        if walk.is_at_begin() && grid.repairs_count() > 0 {
+            // What the load has fetched would be fetched again.
+            self.walk = Some(walk);
+            return;
+        }
+        walk.fetched.retain(|index, _| grid.is_repairing(*index));
         let busy = |walk: &Walk, store: &Self| walk.outstanding.len() + store.grid.repairs_count();
         while !walk.stack.is_empty() && busy(&walk, self) < SYNC_WINDOW {
             self.walk_read(&mut walk, requests);
@@ -172,16 +324,20 @@ impl Store {
         }
     }
 
-    pub(super) fn walk_new(&mut self, is_scrub: bool, op_complete: Op) -> Walk {
+    pub(super) fn walk_new(&mut self, is_scrub: bool) -> Walk {
         assert!(!self.checkpoint.is_none());
         self.walk_generation += 1;
+        let (reference, role) = (self.checkpoint, Role::Root);
+        let root = Item { reference, role, place: Place::START, end: Place::End, leaf: None };
         Walk {
             generation: self.walk_generation,
             is_scrub,
-            op_complete,
+            known: Known::all_of(0),
+            fetched: BTreeMap::new(),
             position: Place::START,
             op_begin: self.checkpoint.op,
-            stack: vec![Item { reference: self.checkpoint, role: Role::Root, place: Place::START }],
+            stack: vec![root],
+            frontier: Place::START,
             outstanding: BTreeMap::new(),
             next_item: 0,
             blocks_found: 0,
@@ -191,6 +347,9 @@ impl Store {
 
     pub(super) fn walk_read(&mut self, walk: &mut Walk, requests: &mut Vec<Request>) {
         let Some(item) = walk.stack.pop() else { return };
+        if !walk.is_scrub && walk.frontier < item.place {
+            walk.frontier.clone_from(&item.place);
+        }
         let id = walk.next_item;
         walk.next_item = walk.next_item.wrapping_add(1);
         let reference = item.reference;
@@ -235,7 +394,11 @@ impl Store {
         }
         assert_eq!(walk.outstanding[&item].reference, block.reference);
         let children = walk.children(&walk.outstanding[&item], block, page_size)?;
-        walk.outstanding.remove(&item);
+        let item = walk.outstanding.remove(&item).expect("just seen");
+        if is_fetched {
+            assert!(self.grid.is_repairing(block.reference.index));
+            walk.fetched.insert(block.reference.index, item);
+        }
         walk.blocks_fetched += u64::from(is_fetched);
         walk.blocks_found += u64::from(!is_fetched);
         let visited: Vec<Item> = children.into_iter().filter(|child| walk.visits(child)).collect();
@@ -252,6 +415,35 @@ impl Walk {
             blocks_outstanding: self.outstanding.len() as u64,
             blocks_missing: 0,
         }
+    }
+
+    /// Whether nothing was read yet.
+    fn is_at_begin(&self) -> bool {
+        self.next_item == 0
+    }
+
+    /// What it has not come to, in order. What it leaves out behind the frontier is in the last one:
+    /// that is known as before.
+    fn gaps(&self) -> Vec<Range> {
+        assert!(!self.is_scrub);
+        let mut open: Vec<(&Place, &Place)> = Vec::new();
+        for item in self.outstanding.values().chain(&self.stack) {
+            let (place, end) =
+                item.leaf.as_ref().map_or((&item.place, &item.end), |(place, end)| (place, end));
+            open.push((place, if item.place < self.frontier { end } else { &Place::End }));
+        }
+        open.sort();
+        let mut gaps: Vec<Range> = Vec::new();
+        for (place, end) in open {
+            let is_room = gaps.len() < GAPS_MAX;
+            match gaps.last_mut() {
+                Some(last) if *place <= last.1 || !is_room => {
+                    last.1 = end.max(&last.1).clone();
+                }
+                _ => gaps.push((place.clone(), end.clone())),
+            }
+        }
+        gaps
     }
 
     /// The place that it has come to; `None` at the end.
@@ -278,7 +470,7 @@ impl Walk {
         // Leaves and pages above may refer to what is older than they are, others do not.
         let is_whole = matches!(item.role, Role::Value(_) | Role::FreeSet((0, _)));
         let is_young = self.is_scrub && is_whole && op > self.op_begin;
-        !item.reference.is_none() && op > self.op_complete && !is_young
+        !item.reference.is_none() && !self.known.has(item) && !is_young
     }
 
     /// What a block refers to and is not wholly before the position, in order.
@@ -294,24 +486,39 @@ impl Walk {
         match item.role {
             Role::Root => self.children_of_root(block, page_size),
             Role::FreeSet(address) => self.children_of_free_set(address, block, page_size),
-            Role::Node(0) => self.children_of_leaf(block, page_size),
+            Role::Node(0) => self.children_of_leaf(item, block, page_size),
             Role::Node(level) => {
                 let page = Page::decode(block.body(), level, page_size)?;
-                let first = match &self.position {
-                    Place::Tree { key, .. } => page.search_child(key),
-                    Place::FreeSet(_) => 0,
-                };
-                let role = Role::Node(level - 1);
-                let children = (first..page.count()).map(|at| {
-                    // The first separator is empty: what bounds the page bounds its first child.
-                    let place = Place::page(page.key(at)).max(item.place.clone());
-                    Item { reference: page.child(at), role, place }
-                });
-                Ok(children.collect())
+                self.children_of_page(item, level, &page)
             }
             Role::Value(0) => Ok(Vec::new()),
             Role::Value(levels) => Ok(self.children_of_value(item, levels, block, page_size)),
         }
+    }
+
+    fn children_of_page(
+        &self,
+        item: &Item,
+        level: u8,
+        page: &Page,
+    ) -> Result<Vec<Item>, &'static str> {
+        let first = match &self.position {
+            Place::Tree { key, .. } => page.search_child(key),
+            Place::FreeSet(_) | Place::End => 0,
+        };
+        let role = Role::Node(level - 1);
+        let children = (first..page.count()).map(|at| {
+            // The first separator is empty: what bounds the page bounds its first child, and its
+            // last.
+            let place = Place::page(page.key(at)).max(item.place.clone());
+            let is_last = at + 1 == page.count();
+            let end = if is_last { item.end.clone() } else { Place::page(page.key(at + 1)) };
+            if place >= end {
+                return Err("a page with keys of its neighbour");
+            }
+            Ok(Item { reference: page.child(at), role, place, end, leaf: None })
+        });
+        children.collect()
     }
 
     fn children_of_root(
@@ -324,12 +531,14 @@ impl Walk {
         if let Place::FreeSet(_) = self.position {
             let free_set = FreeSet::new(page_size + HEADER_SIZE);
             let role = Role::FreeSet(free_set.root_address());
-            items.push(Item { reference: root.free_set, role, place: Place::START });
+            let (place, end) = (Place::START, Place::page(&[]));
+            items.push(Item { reference: root.free_set, role, place, end, leaf: None });
         }
         if root.tree.height > 0 {
             let role = Role::Node(root.tree.height - 1);
             let place = Place::page(&[]);
-            items.push(Item { reference: root.tree.reference, role, place });
+            let (reference, end) = (root.tree.reference, Place::End);
+            items.push(Item { reference, role, place, end, leaf: None });
         }
         Ok(items)
     }
@@ -349,8 +558,8 @@ impl Walk {
         let items = beneath.into_iter().filter_map(|(address, reference)| {
             let chunks = free_set.chunks_beneath(address);
             let item = || {
-                let place = Place::FreeSet(chunks.start);
-                Item { reference, role: Role::FreeSet(address), place }
+                let (place, end) = (Place::FreeSet(chunks.start), Place::FreeSet(chunks.end));
+                Item { reference, role: Role::FreeSet(address), place, end, leaf: None }
             };
             (chunks.end > behind).then(item)
         });
@@ -359,6 +568,7 @@ impl Walk {
 
     fn children_of_leaf(
         &self,
+        item: &Item,
         block: &StoredBlock,
         page_size: u32,
     ) -> Result<Vec<Item>, &'static str> {
@@ -367,10 +577,12 @@ impl Walk {
             Value::Inline(_) => None,
             Value::Large { size, reference, .. } => {
                 let role = Role::Value(value_levels(size, page_size));
-                let blocks = u64::from(size.div_ceil(page_size));
+                let blocks = u64::from(size.div_ceil(page_size).max(1));
                 let place = Place::value(leaf.key(at), 0);
                 let end = Place::value(leaf.key(at), blocks);
-                (end > self.position).then_some(Item { reference, role, place })
+                let is_small = role == Role::Value(0) && !self.is_scrub;
+                let leaf = is_small.then(|| (item.place.clone(), item.end.clone()));
+                (end > self.position).then_some(Item { reference, role, place, end, leaf })
             }
         });
         Ok(values.collect())
@@ -394,8 +606,88 @@ impl Walk {
             let role = Role::Value(levels - 1);
             let end = Place::value(key, start + blocks_each);
             let place = Place::value(key, start);
-            (end > self.position).then_some(Item { reference, role, place })
+            (end > self.position).then_some(Item { reference, role, place, end, leaf: None })
         });
         children.collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stdx::Prng;
+
+    #[test]
+    fn what_is_known_after_syncs_that_were_left_is_known_place_by_place() {
+        const PLACES: u64 = 40;
+        let place = |at: u64| if at == PLACES { Place::End } else { Place::FreeSet(at) };
+        let mut prng = Prng::from_seed(1);
+        for _ in 0..200 {
+            let mut known = Known::all_of(5);
+            let (mut model, mut lost_model) = ([5; PLACES as usize], Vec::<(u64, u64)>::new());
+            for op in (10..).take(8) {
+                let mut gaps = Vec::new();
+                let mut at = prng.below(4);
+                while at < PLACES && gaps.len() < 6 {
+                    let end = (at + 1 + prng.below(9)).min(PLACES);
+                    gaps.push((at, end));
+                    at = end + 1 + prng.below(9);
+                }
+                let mut lost = Vec::new();
+                for _ in 0..prng.below(3) {
+                    let at = prng.below(PLACES);
+                    lost.push((at, at + 1 + prng.below((PLACES - at).min(10))));
+                }
+                let is_in = |gap: &(u64, u64), at: u64| gap.0 <= at && at < gap.1;
+                for at in 0..PLACES {
+                    if !gaps.iter().any(|gap| is_in(gap, at)) {
+                        model[at as usize] = op;
+                    }
+                }
+                lost_model
+                    .retain(|lost| (lost.0..lost.1).any(|at| gaps.iter().any(|g| is_in(g, at))));
+                lost_model.extend(&lost);
+                let range = |(at, end): &(u64, u64)| (place(*at), place(*end));
+                let gaps: Vec<Range> = gaps.iter().map(range).collect();
+                known.learn(op, &gaps, lost.iter().map(range));
+            }
+            for _ in 0..100 {
+                let at = prng.below(PLACES);
+                let end = prng.range_inclusive(at + 1, PLACES);
+                let op = prng.below(20);
+                let reference = BlockRef { op, index: 1, ..BlockRef::NONE };
+                let item = Item {
+                    reference,
+                    role: Role::Root,
+                    place: place(at),
+                    end: place(end),
+                    leaf: None,
+                };
+                let is_lost = lost_model.iter().any(|lost| at <= lost.0 && lost.1 <= end);
+                let is_known = (at..end).all(|at| op <= model[at as usize]);
+                assert_eq!(known.has(&item), is_known && !is_lost);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_known_is_bounded_and_forgets_only() {
+        let place = |at: u64| Place::FreeSet(at);
+        let mut known = Known::all_of(0);
+        for op in 1..100 {
+            let gaps: Vec<Range> =
+                (0..50).map(|at| (place(at * 200 + op), place(at * 200 + op + 1))).collect();
+            known.learn(op, &gaps, (0..10).map(|at| (place(at * 200 + op), place(at * 200 + 199))));
+            assert!(known.segments.len() <= SEGMENTS_MAX && known.lost.len() <= LOST_MAX);
+            let (segments, gap) = (known.segments.clone(), 200 + op);
+            let at_gap = segments[segments.partition_point(|(end, _)| *end <= place(gap))].1;
+            assert!(at_gap < op, "what was not come to is not known");
+        }
+        let before = known.clone();
+        let many = (0..).map(|at| (place(at), place(at + 1))).take(LOST_MAX + 1);
+        known.learn(100, &[], many);
+        assert_eq!(known, before, "so much is not worth it");
+        known.learn(101, &[], std::iter::empty());
+        assert_eq!(known, Known::all_of(101));
     }
 }
