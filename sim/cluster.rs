@@ -849,7 +849,7 @@ impl Cluster {
             }
             for op in replica.op_checkpoint() + 1..=replica.commit_min() {
                 if !disk.is_hurt(u32::try_from(op % slots).expect("of few slots")) {
-                    self.checkers.on_slot(index, op, disk.prepare_of(op));
+                    self.checkers.on_slot(index, op, disk.slot_of(op));
                 }
             }
         }
