@@ -19,6 +19,7 @@ use super::faulty_io::FaultyIO;
 use super::machine::Machine;
 use super::network::{Network, address_of};
 use super::options::{Options, delay, ppm};
+use super::partition::Partition;
 use super::run::Failure;
 use super::scheduler::{Clock, MS, Scheduler, What};
 use super::workload::{Budget, ClientSlot};
@@ -478,25 +479,10 @@ impl Cluster {
     /// Divides the processes in two sides that do not hear each other, or one not the other.
     fn partition(&mut self) {
         let processes = self.paused_until.len();
-        let modes = &self.options;
-        if modes.partition_symmetric + modes.partition_one_way + modes.partition_isolate == 0 {
+        let Some(partition) = Partition::draw(&self.options, processes, &mut self.prng) else {
             return;
-        }
-        let isolated = self.prng.index(processes);
-        let mut sides = vec![false; processes];
-        while sides.iter().all(|side| *side == sides[0]) {
-            sides.fill_with(|| self.prng.below(2) == 0);
-        }
-        let one_way = self.prng.below(2) == 0;
-        let isolate = self.prng.below(2) == 0;
-        let Options { partition_symmetric, partition_one_way, partition_isolate, .. } =
-            self.options;
-        if partition_isolate == 1 && (isolate || partition_symmetric + partition_one_way == 0) {
-            sides = (0..processes).map(|process| process == isolated).collect();
-        }
-        let count = sides.iter().filter(|side| **side).count();
-        let is_isolated = count == 1 || count == processes - 1;
-        let is_one_way = partition_one_way == 1 && (one_way || partition_symmetric == 0);
+        };
+        let Partition { sides, is_one_way, named } = &partition;
         let world = &mut *self.world.borrow_mut();
         for from in 0..processes {
             for to in 0..processes {
@@ -505,14 +491,10 @@ impl Cluster {
                 }
             }
         }
-        let fault = match (is_isolated, is_one_way) {
-            (true, _) => Fault::PartitionIsolated,
-            (false, true) => Fault::PartitionOneWay,
-            (false, false) => Fault::PartitionSymmetric,
-        };
-        world.scheduler.fault(isolated, fault, u64::from(is_one_way), 0);
+        let fault = partition.fault();
+        world.scheduler.fault(*named, fault, u64::from(*is_one_way), 0);
         if sides[self.replicas.len()..].iter().any(|side| *side != sides[0]) {
-            world.scheduler.fault(isolated, Fault::PartitionClient, 0, 0);
+            world.scheduler.fault(*named, Fault::PartitionClient, 0, 0);
         }
     }
 
@@ -849,7 +831,7 @@ impl Cluster {
             }
             for op in replica.op_checkpoint() + 1..=replica.commit_min() {
                 if !disk.is_hurt(u32::try_from(op % slots).expect("of few slots")) {
-                    self.checkers.on_slot(index, op, disk.prepare_of(op));
+                    self.checkers.on_slot(index, op, disk.slot_of(op));
                 }
             }
         }

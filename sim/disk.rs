@@ -35,6 +35,7 @@
 //!
 //! **Not here:** when the disk of a process is healed (`cluster`).
 
+use super::checkers::SlotOnDisk;
 use super::fault::Fault;
 use super::random::{Delay, Ppm};
 use super::scheduler::{Scheduler, What};
@@ -509,9 +510,24 @@ impl Disk {
 
     // ---- sectors
 
-    /// Fills in what is there, between zeros that are there already.
+    /// What lies in the slot of `op`.
+    pub(crate) fn slot_of(&self, op: Op) -> SlotOnDisk {
+        SlotOnDisk { prepare: self.prepare_of(op), header: self.header_of(op) }
+    }
+
+    /// Whom the redundant header in the slot of `op` is of.
+    fn header_of(&self, op: Op) -> Option<PrepareId> {
+        let slot = self.layout.geometry.slot(op);
+        let mut buffer = AlignedBuffer::zeroed(SECTOR_SIZE);
+        let offset = self.layout.headers_offset(slot / HEADERS_PER_SECTOR);
+        self.load(offset / SECTOR as u64, &mut buffer);
+        let (entries, _) = buffer.as_ref().as_chunks::<{ HEADER_SIZE as usize }>();
+        let entry = &entries[(slot % HEADERS_PER_SECTOR) as usize];
+        Some(Header::<Prepare>::decode_prepare(entry).ok()?.id())
+    }
+
     /// The prepare that lies whole in the slot of `op`.
-    pub(crate) fn prepare_of(&self, op: Op) -> Option<PrepareId> {
+    fn prepare_of(&self, op: Op) -> Option<PrepareId> {
         let Geometry { journal_slots, message_size, .. } = self.layout.geometry;
         let slot = u32::try_from(op % u64::from(journal_slots)).expect("a slot");
         let mut buffer = AlignedBuffer::zeroed(message_size);
@@ -523,6 +539,7 @@ impl Disk {
         Some(message.prepare_header().id())
     }
 
+    /// Fills in what is there, between zeros that are there already.
     fn load(&self, first: u64, buffer: &mut AlignedBuffer) {
         let first = usize::try_from(first).expect("a sector");
         let count = buffer.len() / SECTOR;

@@ -26,6 +26,7 @@ mod ledger;
 mod machine;
 mod network;
 mod options;
+mod partition;
 mod random;
 mod report;
 mod run;

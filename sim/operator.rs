@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   lost ──► formatted ──► started ──► refused by the cluster ──► (seen the mistake) ──┐
+//!     │          └──► the cluster is born with it: whole
 //!     └────► missing ──► Recovery, in the replica's process ──► recovered ──► started ◄─┘
 //!               ▲             │ killed, refused, time is up: what it wrote is removed
 //!               └─────────────┘
@@ -65,6 +66,10 @@ impl FileFate {
 
     /// What a turn of the replica shows.
     pub(super) fn note(&mut self, replica: &Replica) {
+        if *self == Self::Formatted && replica.may_vote() {
+            // It was lost before the birth: the cluster was born with the blank one.
+            *self = Self::Whole;
+        }
         let Self::Recovered { op, has_joined, is_complete } = self else { return };
         *has_joined |= replica.log_view_durable().0 > 0;
         *is_complete |= replica.status() == Status::Normal
@@ -92,7 +97,7 @@ impl Cluster {
     }
 
     /// Somebody formats a new file.
-    fn mistake(&mut self, replica: usize) {
+    pub(super) fn mistake(&mut self, replica: usize) {
         self.replicas[replica].file = FileFate::Formatted;
         let incarnation = self.prng.next_u64().max(1);
         let replica_count = u8::try_from(self.replicas.len()).expect("at most six");

@@ -140,6 +140,8 @@ knobs! {
     partition_one_way in 0 ..= 1,
     /// Whether there are partitions that isolate one process.
     partition_isolate in 0 ..= 1,
+    /// Whether there are partitions of which each size is as likely as any other.
+    partition_sizes in 0 ..= 1,
 
     /// Latency of reads, mean.
     read_mean in 0 ..= 100000,
@@ -225,6 +227,7 @@ impl Options {
         options.draw_disks(mood, prng);
         options.draw_processes(mood, prng);
         options.machine = one_of(prng, [0, 0, 0, 1]);
+        options.partition_sizes = one_of(prng, [0, 1]);
         options
     }
 
@@ -256,7 +259,7 @@ impl Options {
         self.corrupt = mood.fault(prng, [100, 1000, 10_000]);
         self.reset = mood.fault(prng, [500, 2000, 20_000]);
         self.reorder = mood.fault(prng, [1]);
-        self.path_capacity = mood.fault(prng, [3, 6, 20]);
+        self.path_capacity = mood.fault(prng, [2, 3, 6, 20]);
         self.short = mood.fault(prng, [1000, 100_000, 800_000]);
         self.spurious = mood.fault(prng, [10_000, 200_000]);
         self.refuse = mood.fault(prng, [50_000, 500_000]);

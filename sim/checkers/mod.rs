@@ -46,6 +46,7 @@ mod order;
 mod replies;
 
 pub(crate) use call::{Call, CallResult, Observed, Record, Row};
+pub(crate) use journal::SlotOnDisk;
 
 use blocks::Blocks;
 use bounds::Bounds;
@@ -232,7 +233,7 @@ impl Checkers {
 
     /// At the end, this lies in the slot of an op that the replica has executed, and that nothing
     /// has hurt. An op that nobody was seen to execute is left out.
-    pub(crate) fn on_slot(&mut self, replica: u8, op: Op, on_disk: Option<PrepareId>) {
+    pub(crate) fn on_slot(&mut self, replica: u8, op: Op, on_disk: SlotOnDisk) {
         assert!(replica < self.replica_count);
         if let Some(expected) = self.commits.executed(op) {
             // It is told by the report.

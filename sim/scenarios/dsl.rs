@@ -581,6 +581,7 @@ impl Scenario {
         let core = self.core();
         let mut finals = Vec::new();
         if has_agreed {
+            self.cluster.show_disks(&core);
             finals = self.cluster.finals(&core).unwrap_or_else(|failure| panic!("{failure:?}"));
         }
         for report in self.cluster.checkers.finish(&finals) {
@@ -737,6 +738,13 @@ impl On<'_> {
     pub(super) fn slow_writes(self, ms: u64) {
         for index in self.who {
             self.t.cluster.world.borrow_mut().disks[index].set_latency(50_000, ms * MS + 100_000);
+        }
+    }
+
+    /// How long its disk takes for a read, ms.
+    pub(super) fn slow_reads(self, ms: u64) {
+        for index in self.who {
+            self.t.cluster.world.borrow_mut().disks[index].set_read_latency(ms * MS + 50_000);
         }
     }
 

@@ -32,6 +32,25 @@ fn genesis_is_not_committed_by_a_mere_quorum() {
     t.finish();
 }
 
+/// A blank file in the place of one that no genesis named is as good as that one: the cluster is
+/// born with it, and its replica is waited for like any other.
+#[test]
+fn genesis_file_lost_before_it_was_named_is_replaced_by_a_blank_one() {
+    let mut t = Scenario::unborn(3);
+    t.on(R2).hold();
+    t.run_for(500);
+    t.cluster.lose_and_format(2);
+    t.on(R2).start();
+    t.ask(C0, 1);
+    t.run();
+    assert_eq!((t.commit(R_), t.answered(C0)), (3, 1));
+    assert_eq!(t.cluster.pending(&[0, 1, 2]), None);
+    t.on(R2).cut(Both);
+    t.request(5);
+    assert_ne!(t.cluster.pending(&[0, 1, 2]), None);
+    t.finish();
+}
+
 #[test]
 fn genesis_messages_lost_are_said_again() {
     for command in [Ping::CODE, Prepare::CODE, PrepareOk::CODE] {

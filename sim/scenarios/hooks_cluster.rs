@@ -140,6 +140,12 @@ impl Cluster {
         self.replicas[replica].recovery.as_ref()
     }
 
+    /// Its file is lost, and formatted anew as the operator of a run does it.
+    pub(crate) fn lose_and_format(&mut self, replica: usize) {
+        assert!(self.replicas[replica].server.is_none(), "its process is dead");
+        self.mistake(replica);
+    }
+
     /// Its file is lost, and an operator formats it anew.
     pub(crate) fn reformat(&mut self, replica: usize, cluster: Option<u128>) {
         let geometry = self.options.geometry();

@@ -50,6 +50,11 @@ impl Disk {
         self.options.write = Delay { min: write, mean: 0 };
     }
 
+    /// How long reads take from now on, ns; writes as before.
+    pub(crate) fn set_read_latency(&mut self, read: u64) {
+        self.options.read = Delay { min: read, mean: 0 };
+    }
+
     fn geometry(&self) -> &Geometry {
         &self.layout.geometry
     }
@@ -79,6 +84,7 @@ impl Disk {
         if target == Target::Blocks {
             return self.corrupt_blocks();
         }
+        self.hurt(self.offset(target));
         let offset = usize::try_from(self.offset(target)).expect("some MiB");
         let place = &mut self.sectors[offset / SECTOR];
         let mut sector = [0; SECTOR];
@@ -113,8 +119,9 @@ impl Disk {
 
     /// It can no longer be read.
     pub(crate) fn lose_sector(&mut self, target: Target) {
-        let sector = self.offset(target) / SECTOR as u64;
-        self.unreadable.insert(sector);
+        let offset = self.offset(target);
+        self.hurt(offset);
+        self.unreadable.insert(offset / SECTOR as u64);
     }
 
     /// Another disk, of zeros, is in its place.
@@ -122,6 +129,9 @@ impl Disk {
         assert!(self.in_flight.is_empty(), "of a process that is dead");
         self.sectors.fill(None);
         self.unreadable.clear();
+        self.hurt_prepares.clear();
+        self.hurt_headers.clear();
+        self.hurt_blocks.clear();
     }
 
     /// Whether there is room for no write beyond its end.
@@ -143,12 +153,17 @@ impl Disk {
     /// Puts all sectors back: what was written since was lost.
     pub(crate) fn restore(&mut self, image: &Image) {
         assert!(self.in_flight.is_empty(), "of a process that is dead");
+        let places = self.sectors.len().max(image.len());
+        let differs = |at: &usize| self.sectors.get(*at) != image.get(*at);
+        let lost: Vec<usize> = (0..places).filter(differs).collect();
+        lost.into_iter().for_each(|at| self.hurt((at * SECTOR) as u64));
         self.sectors.clone_from(image);
     }
 
     /// The slot of `op` holds what it held in `image`: its write was lost.
     pub(crate) fn lose_prepare_write(&mut self, op: Op, image: &Image) {
         let range = self.slot_sectors(op);
+        self.hurt(self.offset(Target::Prepare(op)));
         self.sectors[range.clone()].clone_from_slice(&image[range]);
     }
 
@@ -156,6 +171,7 @@ impl Disk {
     /// `image`: its write was misdirected.
     pub(crate) fn misdirect_prepare_write(&mut self, op: Op, target: Op, image: &Image) {
         let (from, to) = (self.slot_sectors(op), self.slot_sectors(target));
+        self.hurt(self.offset(Target::Prepare(target)));
         let sectors = self.sectors[from].to_vec();
         self.sectors[to].clone_from_slice(&sectors);
         self.lose_prepare_write(op, image);

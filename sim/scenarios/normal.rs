@@ -1,8 +1,10 @@
 //! Normal operation: one message is lost, late, or said again, and nothing else is wrong.
 
+use super::Call;
 use super::dsl::*;
 use super::script::Rule;
 use super::script::{ANY, Step};
+use bytes::Bytes;
 use vsr::wire::{Commit, Prepare, PrepareOk, Reply, Request};
 
 #[test]
@@ -287,4 +289,46 @@ fn normal_fewer_than_a_replication_quorum_commit_nothing() {
         assert_eq!((t.commit(R0), t.answered(C0)), (3, 1));
         t.finish();
     }
+}
+
+/// What a primary executes may wait for its disk. Meanwhile it commits, but only so far ahead as it
+/// keeps in memory; whoever asks for more waits with it.
+#[test]
+fn normal_primary_that_waits_for_blocks_seals_only_so_far_ahead() {
+    let clients = 12;
+    let mut t = Scenario::with(3, |options| {
+        options.slots = 64;
+        options.pipeline = 1;
+        options.cache = 16;
+        options.clients = clients;
+        options.sessions = 64;
+    });
+    // Five of them are in a leaf, and four blocks in memory.
+    let put = |number: u64, round: u64| {
+        let value = Bytes::from(format!("{round} {number:0>700}"));
+        let call = Call::Put { key: Bytes::from(format!("key{number}")), value };
+        Step::Call { call, is_query: false }
+    };
+    let own = |client: u64| Who::C(usize::try_from(client).expect("a few"));
+    for client in 0..clients {
+        t.push(own(client), Step::Register);
+    }
+    for number in 0..120 {
+        t.push(C0, put(number, 0));
+    }
+    t.run();
+    let head = t.op(R_);
+    t.on(R0).slow_reads(5000);
+    for client in 0..clients {
+        t.push(own(client), put(client * 10, 1));
+        t.run_for(50);
+    }
+    assert_eq!(t.op(R0) - t.commit(R0), 4, "{}", t.summary());
+    assert_eq!((t.commit_max(R0), t.view(R_)), (t.op(R0), 0));
+    assert!(t.op(R0) < head + clients, "some are not sealed");
+    t.on(R0).slow_reads(0);
+    t.run();
+    let answered: usize = (0..clients).map(|client| t.answered(own(client))).sum();
+    assert_eq!((answered, t.view(R_)), (132, 0));
+    t.finish();
 }

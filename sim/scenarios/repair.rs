@@ -131,6 +131,48 @@ fn repair_two_lagging_backups_of_five_catch_up_together() {
     t.finish();
 }
 
+/// Two of four are a replication quorum, and the others are wanted for no commit: they must come
+/// by what they have missed though nobody asks for anything any more.
+#[test]
+fn repair_two_of_four_ahead_and_then_silent_the_others_catch_up() {
+    let (third, fourth) = (Who::R(2), Who::R(3));
+    for is_cut in [false, true] {
+        let mut t = Scenario::new(4);
+        t.request(2);
+        for who in [third, fourth] {
+            if is_cut { t.on(who).cut(Both) } else { t.on(who).stop() }
+        }
+        t.request(40);
+        assert_eq!((t.commit(R0), t.has(R1, 44)), (44, true));
+        for who in [third, fourth] {
+            if is_cut { t.on(who).join() } else { t.on(who).start() }
+        }
+        t.run();
+        assert_eq!((t.commit(R_), t.to_repair(R_), t.op(R_)), (44, 0, 44));
+        t.finish();
+    }
+}
+
+/// The same without the primary of the two: one copy is left among the three that go on.
+#[test]
+fn repair_two_of_four_ahead_and_one_of_them_dead_the_others_catch_up() {
+    for dead in [R0, R1] {
+        let mut t = Scenario::new(4);
+        t.request(2);
+        t.on(R2).cut(Both);
+        t.on(Who::R(3)).cut(Both);
+        t.request(40);
+        t.run_until("both have all of it", |t| t.has(R0, 44) && t.has(R1, 44));
+        t.on(dead).stop();
+        t.on(R2).join();
+        t.on(Who::R(3)).join();
+        t.run();
+        assert_eq!((t.commit(R2), t.commit(Who::R(3)), t.to_repair(R2)), (44, 44, 0));
+        assert_eq!(t.answered(C0), 42);
+        t.finish();
+    }
+}
+
 #[test]
 fn repair_chain_broken_within_a_view_stalls_no_commit() {
     // Several prepares of one view arrive in the wrong order, and one does not arrive at all.

@@ -3,9 +3,9 @@
 
 use super::CallResult;
 use super::dsl::*;
-use super::script::{Rule, Step};
+use super::script::{Packet, Rule, Step};
 use vsr::replica::Status;
-use vsr::wire::{Commit, Prepare, PrepareOk, Reply, Request};
+use vsr::wire::{Command, Commit, Eviction, EvictionReason, Prepare, PrepareOk, Reply, Request};
 
 #[test]
 fn sessions_survive_a_failover() {
@@ -103,6 +103,44 @@ fn sessions_eviction_is_the_same_after_a_failover() {
     assert_eq!(t.answered(C1), 2);
     assert_eq!(t.results(C0).last(), Some(&CallResult::Unknown));
     t.finish();
+}
+
+/// A session was evicted, and a copy of its `register` that had been on its way for long has opened
+/// another one of the same client: the number of the first is too low, whoever is asked.
+#[test]
+fn sessions_number_of_a_session_before_is_too_low() {
+    for is_view_changed in [false, true] {
+        let mut t = Scenario::with(3, |options| options.sessions = 1);
+        t.record();
+        t.push(C0, Step::Register);
+        t.run();
+        let registers = t.recorded(Request::CODE, C0, R_);
+        t.request(2);
+        t.push(C1, Step::Register);
+        t.ask(C1, 1);
+        t.run();
+        assert_eq!((t.answered(C1), t.report(R0).sessions_count), (1, 1));
+        let head = t.op(R_);
+        assert!(t.replay(&registers[..1]) > 0);
+        t.run();
+        assert_eq!(t.commit(R_), head + 1, "the copy has opened a session");
+        if is_view_changed {
+            t.on(R0).stop();
+            t.run_until("the next works", |t| t.is(R1, Status::Normal) && t.view(R1) == 1);
+        }
+        assert_eq!(t.recorded(Eviction::CODE, R_, C0).len(), 0, "it was never told");
+        t.request(1);
+        assert_eq!(t.results(C0).last(), Some(&CallResult::Unknown));
+        let told = t.recorded(Eviction::CODE, R_, C0);
+        let too_low = EvictionReason::SessionTooLow as u8;
+        let is_too_low = |packet: &Packet| match packet.header.command {
+            Command::Eviction(Eviction { reason, .. }) => reason == too_low,
+            _ => false,
+        };
+        assert!(!told.is_empty() && told.iter().all(is_too_low), "{told:?}");
+        assert!(told.iter().all(|packet| packet.from == usize::from(is_view_changed)));
+        t.finish();
+    }
 }
 
 #[test]

@@ -12,6 +12,7 @@
 //! **Not here:** what happens when something is full: at its place.
 
 use super::Replica;
+use super::commit::READ_AHEAD;
 use super::normal::GATHERED_MESSAGES_MAX;
 use super::queries::WAITING_MESSAGES_MAX;
 use super::repair::PREPARES_WANTED_MAX;
@@ -24,7 +25,7 @@ impl Replica {
     pub fn bounds(&self) -> Vec<Bound> {
         let message_size = u64::from(self.geometry.message_size);
         let clients = u64::from(self.geometry.clients_max);
-        let cache_max = u64::from(self.geometry.journal_slots);
+        let cache_max = self.cache_ops_max().max(READ_AHEAD + 1);
         let gathered_max = 2 * clients;
         let in_prepares_max = cache_max * (message_size / u64::from(ENTRY_SIZE));
         let gathered_size_max = (GATHERED_MESSAGES_MAX + 1) * message_size;

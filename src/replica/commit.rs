@@ -11,7 +11,7 @@ use crate::storage::ReadResult;
 use crate::wire::{Message, Op, PrepareId};
 
 /// Prepares read at once for execution: half of the reads that may be in flight.
-const READ_AHEAD: Op = 8;
+pub(super) const READ_AHEAD: Op = 8;
 
 impl Replica {
     /// Hands the next committed prepare to the executor, if it is at hand.

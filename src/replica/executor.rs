@@ -595,7 +595,9 @@ impl<S: StateMachine> Executor<S> {
         assert_ne!(result, RESULT_OK);
         // The attempt is not over: the session is still to be written. If what was loaded for it
         // went now, it might never be in memory together.
-        self.store.discard_writes();
+        if !defect!("refusal_leaves_writes") {
+            self.store.discard_writes();
+        }
         Ok((result, Bytes::new()))
     }
 }

@@ -232,6 +232,7 @@ impl Replica {
             && (self.pipeline.is_empty() || !self.checkpoint_is_late())
             && !self.log_is_full()
             && !self.store_stops_log()
+            && self.op < self.commit_min + self.cache_ops_max()
             && self.journal.can_write(self.op + 1)
             && !self.names_what_is_in_doubt(self.op + 1)
     }
@@ -484,7 +485,8 @@ impl Replica {
         }
     }
 
-    /// Prepares kept in memory above `commit_min`.
+    /// Prepares kept in memory above `commit_min`. A backup reads what is beyond from its log, when
+    /// its turn has come; a primary, whose clients wait for what it executes, seals no more.
     pub(super) fn cache_ops_max(&self) -> u64 {
         u64::from(self.geometry.pipeline) * 4
     }

@@ -67,6 +67,9 @@ defects! {
     "sync_complete_early": "calls a checkpoint that it takes over complete before it has all of it",
     "timestamp_forgotten": "forgets the time of the op that its checkpoint is of",
     "gathers_without_end": "takes requests however many wait",
+    "write_cut_short": "takes the write of a prepare for complete that ended after one sector",
+    "header_coalesced": "takes a redundant header for written with a write that began before it",
+    "refusal_leaves_writes": "keeps what a request wrote that was then refused",
 }
 
 #[cfg(not(feature = "defects"))]
