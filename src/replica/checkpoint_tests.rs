@@ -123,3 +123,20 @@ fn only_a_proven_checkpoint_of_whom_there_is_no_room_to_follow_is_taken_over() {
     assert_eq!(level.replica.commit_min(), 32);
     assert!(!wants(&level, 200, 160, 32));
 }
+
+#[test]
+fn a_file_knows_its_two_newest_checkpoints_after_a_restart() {
+    let (mut bench, log) = backup_with_ops(64, 64);
+    write_checkpoint(&mut bench, 32);
+    bench.receive(&commit(0, &log[63], 2));
+    bench.settle();
+    write_checkpoint(&mut bench, 64);
+    let known = |bench: &Bench| {
+        let state = bench.replica.superblock.state();
+        (state.checkpoint, state.checkpoint_previous, state.op_complete)
+    };
+    assert_eq!(known(&bench), (checkpoint(64), checkpoint(32), 64));
+    let bench = bench.restart();
+    assert_eq!(known(&bench), (checkpoint(64), checkpoint(32), 64));
+    assert_eq!(bench.replica.checkpoint_id_of(32), Some(checkpoint(32).checkpoint_id()));
+}

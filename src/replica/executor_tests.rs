@@ -274,6 +274,34 @@ fn request_without_its_session_is_evicted() {
 }
 
 #[test]
+fn sessions_that_are_open_and_those_that_can_be() {
+    let mut fixture = Fixture::with_sessions();
+    let executor = &fixture.executor;
+    assert_eq!((executor.sessions_count(), executor.sessions_left()), (2, 1));
+    assert!(executor.has_session(A) && !executor.has_session(ClientId(9)));
+    fixture.commit(&[register(ClientId(9))]);
+    let executor = &fixture.executor;
+    assert_eq!((executor.sessions_count(), executor.sessions_left()), (3, 0));
+    assert!(executor.has_session(ClientId(9)));
+}
+
+/// What is recorded of a session is part of it: a retry is judged by it.
+#[test]
+fn digests_differ_where_sessions_do() {
+    let digests: Vec<u64> = [count(A, 1, 1, "k"), count(B, 1, 1, "k")]
+        .into_iter()
+        .map(|asked| {
+            let mut fixture = Fixture::with_sessions();
+            fixture.reply(asked);
+            let mut digest = Digest::new();
+            fixture.executor.sessions.digest(&mut digest);
+            digest.finish()
+        })
+        .collect();
+    assert_ne!(digests[0], digests[1]);
+}
+
+#[test]
 fn deregister_ends_the_session_and_again_finds_none() {
     let mut fixture = Fixture::with_sessions();
     let digest = content(&fixture);
@@ -389,6 +417,7 @@ fn invalid_entry_in_the_log_gets_a_code() {
         invalid(query("")),
         invalid(deregister(A, 1, 2)),
         invalid(register(ClientId(9))),
+        invalid(Asked { operation: Operation::Recover, ..count(A, 1, 3, "") }),
     ] {
         let reply = fixture.reply(asked.clone());
         assert_eq!((reply.result, reply.body.len()), (RESULT_INVALID, 0), "{asked:?}");
@@ -396,7 +425,7 @@ fn invalid_entry_in_the_log_gets_a_code() {
     assert_eq!(fixture.executor.sessions_count(), 2);
     assert_eq!(content(&fixture), digest);
     // The invalid ones of the session took their numbers.
-    assert_eq!(fixture.reply(count(A, 1, 3, "x")).body[0], 1);
+    assert_eq!(fixture.reply(count(A, 1, 4, "x")).body[0], 1);
 }
 
 #[test]
