@@ -1,5 +1,6 @@
 //! F5: what a replica says of itself, and to whom it listens.
 
+use super::replica_tests::uncertain;
 use super::test_bench::*;
 use super::*;
 use crate::store::Store;
@@ -53,7 +54,7 @@ fn a_report_tells_of_a_checkpoint_that_is_taken_over_and_of_damage() {
     let said = report(&bench);
     assert_eq!((said.op_checkpoint, said.op_sync, said.sync_ticks), (32, 32, 4));
     assert_eq!((said.commit_min, said.op), (32, 70));
-    let (bench, _) = super::replica_tests::uncertain();
+    let (bench, _) = uncertain();
     assert!(report(&bench).journal_faulty > 0);
     assert_eq!(bench.replica.counters().heads_resolved, 0);
 }
