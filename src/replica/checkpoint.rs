@@ -107,7 +107,7 @@ pub(super) struct Checkpoints {
     /// Primary: the tick since which the log cannot go on for want of a checkpoint, or now.
     full_since: u64,
     /// What is to be executed next is believed to be gone from all journals.
-    pub(super) stuck: bool,
+    stuck: bool,
     /// Execution cannot go on without a block that is bad here.
     awaits_block: bool,
     /// Primary: the tick since which that is so, or now.

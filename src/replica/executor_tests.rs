@@ -4,6 +4,9 @@ use super::*;
 use crate::state_machine::kv::{self, Kv};
 use crate::state_machine::{Direction, InvalidRequest, Table};
 use crate::stdx::{Prng, Ratio};
+use crate::storage::Layout;
+use crate::storage::block::StoredBlock;
+use crate::storage::test_disk::{Completion, TestDisk};
 use crate::wire::{Author, ClusterId, Parent, Prepare, ReplicaIndex, View};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Bound, ControlFlow};
@@ -288,7 +291,7 @@ fn sessions_that_are_open_and_those_that_can_be() {
 /// What is recorded of a session is part of it: a retry is judged by it.
 #[test]
 fn digests_differ_where_sessions_do() {
-    let digests: Vec<u64> = [count(A, 1, 1, "k"), count(B, 1, 1, "k")]
+    let digests: Vec<u64> = [count(A, 1, 1, "k"), count(A, 1, 1, "m"), count(B, 1, 1, "k")]
         .into_iter()
         .map(|asked| {
             let mut fixture = Fixture::with_sessions();
@@ -298,7 +301,7 @@ fn digests_differ_where_sessions_do() {
             digest.finish()
         })
         .collect();
-    assert_ne!(digests[0], digests[1]);
+    assert!(digests[0] != digests[1] && digests[0] != digests[2] && digests[1] != digests[2]);
 }
 
 #[test]
@@ -458,6 +461,111 @@ fn entries_of_nobody_do_nothing() {
     assert_eq!(fixture.commit(&batch), []);
     assert_eq!(content(&fixture), digest);
     assert_eq!((fixture.executor.op(), fixture.executor.sessions_count()), (2, 2));
+}
+
+/// An executor over a disk, and the checkpoint of op 32 on it.
+fn with_checkpoint() -> (Executor<Probe>, TestDisk, BlockRef) {
+    let (mut executor, mut disk) = over(TestDisk::new(1));
+    let mut timestamp = 1000;
+    for op in 1..=40 {
+        let keys: Vec<String> = (0..40).map(|key| format!("{}", op * 100 + key)).collect();
+        let asked = match op {
+            1 => vec![register(A)],
+            _ => vec![Asked {
+                body: format!("c{}", keys[3]).into_bytes(),
+                ..count(A, 1, op - 1, "")
+            }],
+        };
+        let prepare = prepare(op, timestamp, &asked);
+        timestamp += 100;
+        while executor.commit(&prepare, &mut Vec::new()) == CommitOutcome::Suspended {
+            drive(&mut executor, &mut disk, None);
+        }
+    }
+    loop {
+        if let Some(checkpoint) = executor.store_mut().take_written_checkpoint() {
+            executor.store_mut().on_checkpoint_durable();
+            assert_eq!(checkpoint.op, 32);
+            while !disk.pending.is_empty() {
+                drive(&mut executor, &mut disk, None);
+            }
+            return (executor, disk, checkpoint);
+        }
+        drive(&mut executor, &mut disk, None);
+    }
+}
+
+fn over(mut disk: TestDisk) -> (Executor<Probe>, TestDisk) {
+    let grid_offset = Layout::new(GEOMETRY).grid_offset();
+    disk.bytes.resize(disk.bytes.len().max(usize::try_from(grid_offset).unwrap()), 0);
+    let options = store::Options {
+        cluster: ClusterId(1),
+        geometry: GEOMETRY,
+        cache_size: 1 << 20,
+        file_size: disk.bytes.len() as u64,
+        size_limit: 1 << 30,
+    };
+    (Executor::open(Probe, &options), disk)
+}
+
+/// One turn of the store; what is missing comes from `peer`.
+fn drive(executor: &mut Executor<Probe>, disk: &mut TestDisk, peer: Option<&TestDisk>) {
+    let (mut requests, store) = (Vec::new(), executor.store_mut());
+    store.take_reads(&mut requests);
+    store.write_behind(1 << 20, &mut requests);
+    disk.submit(&mut requests);
+    match disk.complete() {
+        None => {}
+        Some(Completion::Write(token)) => store.on_write_done(token),
+        Some(Completion::Read(token, result)) => store.on_read_done(token, result),
+    }
+    for reference in store.missing().collect::<Vec<_>>() {
+        let peer = peer.expect("a block is bad");
+        let size = u64::from(GEOMETRY.block_size);
+        let offset = Layout::new(GEOMETRY).grid_offset() + u64::from(reference.index) * size;
+        let result = peer.read(offset, GEOMETRY.block_size);
+        store.on_block(&StoredBlock::decode_read(ClusterId(1), &reference, result).unwrap());
+    }
+}
+
+/// From the own disk, and from that of another, whose blocks all come over.
+#[test]
+fn a_checkpoint_brings_the_state_of_its_op_back() {
+    let (_, disk, checkpoint) = with_checkpoint();
+    for op_complete in [32, 0] {
+        let is_own = op_complete == 32;
+        let own = TestDisk { bytes: disk.bytes.clone(), ..TestDisk::new(2) };
+        let (mut executor, mut own) = over(if is_own { own } else { TestDisk::new(2) });
+        executor.load(&CheckpointLoad { checkpoint, op_complete });
+        let loaded = loop {
+            if let Some(loaded) = executor.take_loaded() {
+                break loaded;
+            }
+            drive(&mut executor, &mut own, Some(&disk));
+        };
+        assert_eq!((loaded.checkpoint, loaded.header.op()), (checkpoint, 32));
+        assert_eq!((executor.op(), executor.sessions_count()), (32, 1));
+        assert!(executor.has_session(A));
+        assert!(executor.take_loaded().is_none(), "once");
+        if !is_own {
+            while !own.pending.is_empty() || executor.store().counters().blocks_repaired == 0 {
+                drive(&mut executor, &mut own, None);
+            }
+            for _ in 0..100 {
+                drive(&mut executor, &mut own, None);
+            }
+            let counters = executor.store().counters();
+            assert!(counters.blocks_repaired > 2, "root, leaf, free set: {counters:?}");
+        }
+        // What comes after it is as it was.
+        let last = count(A, 1, 32, "");
+        let prepare = prepare(33, 9000, &[Asked { body: b"c-new".to_vec(), ..last }]);
+        let mut replies = Vec::new();
+        while executor.commit(&prepare, &mut replies) == CommitOutcome::Suspended {
+            drive(&mut executor, &mut own, None);
+        }
+        assert!(matches!(replies.as_slice(), [ClientReply::Reply(reply)] if reply.request == 32));
+    }
 }
 
 #[test]

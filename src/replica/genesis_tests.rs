@@ -44,3 +44,21 @@ fn a_genesis_is_wanted_of_a_member_alone_and_as_long_as_there_is_none() {
     bench.receive(&header_of(&log[0], 2));
     assert_eq!((bench.replica.op(), bench.count_sent("request_prepare")), (1, 0));
 }
+
+#[test]
+fn a_genesis_that_is_being_executed_is_not_prepared_again() {
+    let mut bench = Bench::blank(0);
+    for other in [1, 2] {
+        bench.receive(&ping(&author(other, 0), GEOMETRY, 0));
+    }
+    bench.settle();
+    let mut effects = Effects::default();
+    bench.replica.on_message(&ping(&author(1, 0), GEOMETRY, incarnation(0)), &mut effects);
+    assert_eq!((bench.replica.commit_max(), bench.replica.commit_min()), (1, 0));
+    bench.replica.on_message(&ping(&author(2, 0), GEOMETRY, 0), &mut effects);
+    assert!(bench.replica.pipeline.is_empty() && !bench.replica.is_born());
+    bench.take(&mut effects);
+    bench.settle();
+    assert!(bench.replica.is_primary() && bench.replica.is_born());
+    assert_eq!(Bench::blank(1).replica.ops_not_durable(), 0);
+}

@@ -74,16 +74,18 @@ fn a_primary_seals_the_next_op_while_the_last_is_being_written() {
 #[test]
 fn a_new_primary_gives_no_timestamp_of_the_log_again() {
     let log = log_of(&[0, 0]);
-    let mut bench = Bench::with_log(1, &log, 0, 2);
-    bench.votes_of_others(2);
-    bench.settle();
-    bench.receive(&do_view_change(&log, 2, 1, 0, 2));
-    bench.settle();
-    let in_flight = log[2].prepare_header().command;
-    bench.replica.gather(&request(1, 1)).unwrap();
-    bench.act(Replica::on_turn_end);
-    let sealed = bench.replica.journal.header(4).unwrap().command;
-    assert!(sealed.timestamp >= in_flight.timestamp + u64::from(in_flight.entry_count));
+    for commit_max in [2, 3] {
+        let mut bench = Bench::with_log(1, &log, 0, commit_max);
+        bench.votes_of_others(2);
+        bench.settle();
+        bench.receive(&do_view_change(&log, 2, 1, 0, commit_max));
+        bench.settle();
+        let last = log[2].prepare_header().command;
+        bench.replica.gather(&request(1, 1)).unwrap();
+        bench.act(Replica::on_turn_end);
+        let sealed = bench.replica.journal.header(4).unwrap().command;
+        assert!(sealed.timestamp >= last.timestamp + u64::from(last.entry_count));
+    }
 }
 
 #[test]
@@ -95,7 +97,9 @@ fn a_primary_that_repairs_its_log_commits_nothing() {
     bench.receive(&do_view_change(&log, 2, 1, 0, 2));
     bench.settle();
     assert!(bench.replica.selected && !bench.replica.is_primary());
-    bench.receive(&ok_of(2, 1, id(&log[2])));
+    for from in [0, 2] {
+        bench.receive(&ok_of(from, 1, id(&log[2])));
+    }
     bench.settle();
     assert_eq!(bench.replica.commit_max(), 2);
     bench.receive(&log[3]);
@@ -137,6 +141,8 @@ fn an_acknowledgement_takes_back_what_a_primary_gave_up() {
     bench.act(Replica::on_durable);
     bench.sent.clear();
     bench.ticks(30);
+    bench.replica.queries_gather(&request(7, 1)).unwrap();
+    bench.act(Replica::on_turn_end);
     assert_eq!(bench.count_sent("commit"), 0);
     let prepare = bench.replica.journal.header(4).unwrap().id();
     bench.receive(&ok_of(2, 1, prepare));
@@ -303,4 +309,25 @@ fn a_heartbeat_that_asks_is_answered_and_one_of_an_older_round_is_not() {
         })
         .collect();
     assert_eq!(rounds, [5, 6]);
+}
+
+/// The write of what a view change cut is on its way to the slot that comes next.
+#[test]
+fn a_primary_does_not_seal_into_a_slot_that_is_being_written() {
+    let log = log_of(&[0, 0]);
+    let mut bench = Bench::with_log(1, &log, 0, 3);
+    bench.receive(&next(0, &log[2], 3, 9));
+    assert!(bench.pending.iter().any(|request| !is_superblock(request)));
+    bench.receive(&ping(&author(2, 4), GEOMETRY, incarnation(1)));
+    while bench.complete(is_superblock) {}
+    bench.receive(&do_view_change(&log, 2, 4, 2, 3));
+    while bench.complete(is_superblock) {}
+    assert!(bench.replica.is_primary());
+    assert_eq!((bench.replica.view(), bench.replica.op()), (View(4), 3));
+    bench.replica.gather(&request(1, 1)).unwrap();
+    bench.act(Replica::on_turn_end);
+    assert_eq!(bench.replica.op(), 3);
+    bench.settle();
+    assert_eq!(bench.replica.op(), 4);
+    assert_eq!(bench.replica.journal.header(4).unwrap().view, View(4));
 }

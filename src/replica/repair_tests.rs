@@ -145,3 +145,20 @@ fn only_what_the_primary_prepared_in_this_view_fills_a_gap_unasked() {
     assert_eq!(bench.replica.journal.header(4).map(Header::id), Some(id(&right[3])));
     assert_eq!(bench.replica.chain_min, 1);
 }
+
+#[test]
+fn headers_take_the_place_of_what_lost() {
+    let log = log_of(&[0, 0]);
+    let own = [&log[..], &[next(0, &log[2], 3, 50)]].concat();
+    let mut right = log.clone();
+    for client in 60..65 {
+        right.push(next(3, &right[right.len() - 1], 3, client));
+    }
+    let mut bench = Bench::with_log(1, &own, 0, 3);
+    bench.receive(&start_view_of(&set_of(&right, 4), 0, 3, 3, 0));
+    bench.settle();
+    assert_eq!((bench.replica.op(), bench.replica.chain_min), (8, 5));
+    bench.receive(&headers_of(&right[3..4]));
+    assert_eq!(bench.replica.journal.header(4).map(Header::id), Some(id(&right[3])));
+    assert_eq!(bench.replica.chain_min, 1);
+}

@@ -56,7 +56,17 @@ fn a_report_tells_of_a_checkpoint_that_is_taken_over_and_of_damage() {
     assert_eq!((said.commit_min, said.op), (32, 70));
     let (bench, _) = uncertain();
     assert!(report(&bench).journal_faulty > 0);
-    assert_eq!(bench.replica.counters().heads_resolved, 0);
+    let (mut bench, _) = primary();
+    bench.replica.set_store_full(true, false);
+    bench.replica.set_awaits_block(true);
+    bench.replica.checkpoints.current = checkpoint;
+    let other = BlockRef { checksum: 9, ..checkpoint };
+    bench.act(|replica, effects| {
+        replica.on_checkpoint_claim(ReplicaIndex(2), other.checkpoint_id(), effects);
+    });
+    let said = report(&bench);
+    assert!(said.store_full && said.awaits_block);
+    assert_eq!((said.op_diverged, said.diverged), (32, 1 << 2));
 }
 
 #[test]
@@ -124,6 +134,13 @@ fn what_a_file_that_is_no_member_says_of_its_store_is_nothing() {
     };
     bench.receive(&full(&Author { incarnation: 999, ..author(2, 1) }));
     assert_eq!(bench.replica.stores_full, 0);
-    bench.receive(&full(&author(2, 1)));
-    assert_eq!(bench.replica.stores_full, 1 << 2);
+    for _ in 0..2 {
+        bench.receive(&full(&author(2, 1)));
+        assert_eq!(bench.replica.stores_full, 1 << 2);
+    }
+    bench.receive(&full(&author(0, 1)));
+    for _ in 0..2 {
+        bench.receive(&ping(&author(2, 1), GEOMETRY, incarnation(1)));
+        assert_eq!(bench.replica.stores_full, 1 << 0);
+    }
 }

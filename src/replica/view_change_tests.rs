@@ -1,12 +1,13 @@
 //! F5: votes, and what a view change does with logs that no correct replica offers, with those that
 //! are too far ahead, and with heartbeats of before. Three replicas, a pipeline of 3: a set of headers has at most 4.
 
+use super::cluster_tests::{Disk, format};
 use super::test_bench::{
-    Bench, GEOMETRY, author, commit, do_view_change, is_superblock, log_of, message, next, set_of,
-    start_view, start_view_of, table,
+    Bench, CLUSTER, GEOMETRY, author, commit, do_view_change, id, is_superblock, log_of, message,
+    next, request, set_of, start_view, start_view_of, table,
 };
 use super::*;
-use crate::storage::Layout;
+use crate::storage::{Layout, SuperblockState};
 use crate::wire::{BlockRef, DoViewChange, StartView, StartViewChange};
 
 /// Sets of headers for the log of `log_of(&[0; 4])`, each of which contradicts itself in one way.
@@ -137,16 +138,20 @@ fn a_blank_file_counts_no_votes() {
 
 #[test]
 fn what_is_in_memory_and_not_on_disk_yet_is_present() {
-    let log = log_of(&[0, 0]);
+    let log = log_of(&[0; 50]);
     let mut bench = Bench::with_log(2, &log[..2], 0, 2);
-    bench.receive(&log[2]);
+    // More than there are writes.
+    for prepare in &log[2..] {
+        bench.receive(prepare);
+    }
+    assert!(!bench.replica.journal.has_body(&id(&log[50])));
     bench.votes_of_others(2);
     while bench.complete(is_superblock) {}
     let present = bench.sent.iter().find_map(|(_, message)| match message.header().command {
         Command::DoViewChange(log) => Some((log.op, log.present & 1)),
         _ => None,
     });
-    assert_eq!(present, Some((3, 1)));
+    assert_eq!(present, Some((51, 1)));
 }
 
 // ---- the start_view
@@ -199,36 +204,6 @@ fn a_newer_view_is_asked_for_at_once_and_the_same_one_not_again() {
     }
 }
 
-/// What it waits for is in no journal any more: the checkpoint is taken over, though the log that
-/// comes with it is no longer than the own one.
-#[test]
-fn a_start_view_with_the_same_head_brings_a_checkpoint_to_whom_is_stuck() {
-    let log = log_of(&[0; 61]);
-    let mut bench = Bench::with_log(1, &log[..3], 0, 3);
-    let checkpoint = BlockRef { index: 1, op: 32, checksum: 2, checksum_body: 3 };
-    let set = set_of(&log, 4);
-    let command = StartView { op: 62, commit_max: 62, checkpoint, nonce: 0 };
-    let told = Message::new(&author(0, 0), command, &set.encode());
-    bench.receive(&told);
-    bench.settle();
-    assert_eq!((bench.replica.op(), bench.replica.commit_min()), (62, 3));
-    bench.receive(&told);
-    assert!(!bench.replica.is_syncing(), "it may be had by repair");
-    bench.replica.checkpoints.stuck = true;
-    bench.receive(&told);
-    assert!(bench.replica.is_syncing());
-    assert_eq!(bench.replica.syncing(), Some((32, 0)));
-    assert_eq!(bench.replica.op_syncing_durable(), None);
-    bench.settle();
-    assert_eq!(bench.replica.op_syncing_durable(), Some(32));
-    assert!(bench.replica.is_loading());
-    for _ in 0..7 {
-        bench.tick();
-    }
-    assert_eq!(bench.replica.syncing(), Some((32, 7)));
-    assert!(bench.replica.cache.is_empty());
-}
-
 /// The head is the checkpoint's own op, and its header was lost here.
 #[test]
 fn a_head_at_the_checkpoint_is_named_by_a_start_view() {
@@ -253,4 +228,55 @@ fn a_head_at_the_checkpoint_is_named_by_a_start_view() {
     bench.settle();
     assert_eq!((bench.replica.view(), bench.replica.op()), (View(1), 32));
     assert_eq!(bench.replica.journal.header(32).map(|header| header.op()), Some(32));
+}
+
+// ---- restarts
+
+/// The superblock has the log that the replica votes with: what is damaged above it was not
+/// acknowledged.
+#[test]
+fn a_head_that_is_stored_with_the_view_is_certain() {
+    let log = log_of(&[0, 0]);
+    let mut bench = Bench::with_log(2, &log, 0, 2);
+    bench.votes_of_others(2);
+    bench.settle();
+    let layout = Layout::new(GEOMETRY);
+    bench.disk.write(layout.prepare_offset(4), &[0xAA; 4096]);
+    bench.disk.write(layout.headers_offset(0) + 4 * 128, &[0xAA; 128]);
+    let bench = bench.restart();
+    assert_eq!((bench.replica.status(), bench.replica.op()), (Status::ViewChange, 3));
+}
+
+#[test]
+fn a_restart_keeps_what_the_view_began_with_and_forgets_what_it_cut() {
+    let log = log_of(&[0, 0, 0]);
+    let mut bench = Bench::with_log(2, &log, 0, 2);
+    bench.receive(&start_view(&log[..3], 1, 2, 0));
+    // The log is cut in the superblock, and not in its slots yet.
+    while bench.complete(is_superblock) {}
+    assert_eq!((bench.replica.log_view_durable(), bench.replica.op()), (View(1), 3));
+    let bench = bench.restart();
+    assert_eq!((bench.replica.status(), bench.replica.op()), (Status::Normal, 3));
+    assert!(bench.replica.journal.header(4).is_none());
+    assert!(bench.replica.journal.is_clean(&id(&log[2])), "written in view 0");
+}
+
+#[test]
+fn a_cluster_of_one_works_when_all_of_its_log_is_executed() {
+    let state = SuperblockState::formatted(CLUSTER, ReplicaIndex(0), 1, 100, GEOMETRY);
+    let mut disk = Disk::default();
+    format(&state, &mut disk);
+    let mut bench = Bench::start(disk, 1);
+    bench.settle();
+    bench.replica.gather(&request(1, 1)).unwrap();
+    bench.settle();
+    assert_eq!(bench.executed, [1, 2]);
+    let mut bench = bench.restart();
+    while bench.complete(is_superblock) {}
+    assert!(bench.replica.view_is_durable());
+    assert_eq!((bench.replica.commit_min(), bench.replica.commit_max()), (0, 2));
+    assert!(!bench.replica.is_primary());
+    bench.settle();
+    assert!(bench.replica.is_primary());
+    assert_eq!(bench.executed, [1, 2]);
 }
