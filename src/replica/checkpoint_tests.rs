@@ -262,3 +262,16 @@ fn a_blank_file_asks_for_no_blocks() {
     bench.act(|replica, effects| replica.request_blocks(&[checkpoint(32)], effects));
     assert_eq!(bench.count_sent("request_blocks"), 1);
 }
+
+#[test]
+fn whoever_gets_on_however_slowly_takes_no_checkpoint_over() {
+    let (mut bench, log, told) = far_behind();
+    for prepare in &log[3..9] {
+        bench.ticks(100);
+        bench.receive(prepare);
+        bench.settle();
+    }
+    assert_eq!(bench.replica.commit_min(), 9);
+    bench.receive(&told);
+    assert!(!bench.replica.is_syncing());
+}

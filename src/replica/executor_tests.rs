@@ -467,21 +467,29 @@ fn entries_of_nobody_do_nothing() {
 fn with_checkpoint() -> (Executor<Probe>, TestDisk, BlockRef) {
     let (mut executor, mut disk) = over(TestDisk::new(1));
     let mut timestamp = 1000;
+    // Long keys, so that there are many blocks and not all of them are in memory.
+    let mut request = 0;
     for op in 1..=40 {
-        let keys: Vec<String> = (0..40).map(|key| format!("{}", op * 100 + key)).collect();
-        let asked = match op {
-            1 => vec![register(A)],
-            _ => vec![Asked {
-                body: format!("c{}", keys[3]).into_bytes(),
-                ..count(A, 1, op - 1, "")
-            }],
-        };
+        let mut asked = vec![register(A)];
+        if op > 1 {
+            asked = (0..4)
+                .map(|_| {
+                    request += 1;
+                    let key = format!("{:0>900}", request * 7919 % 1000);
+                    count(A, 1, request, &key)
+                })
+                .collect();
+        }
         let prepare = prepare(op, timestamp, &asked);
         timestamp += 100;
         while executor.commit(&prepare, &mut Vec::new()) == CommitOutcome::Suspended {
             drive(&mut executor, &mut disk, None);
         }
+        for _ in 0..20 {
+            drive(&mut executor, &mut disk, None);
+        }
     }
+    assert!(executor.store().counters().cache_misses > 0);
     loop {
         if let Some(checkpoint) = executor.store_mut().take_written_checkpoint() {
             executor.store_mut().on_checkpoint_durable();
@@ -501,7 +509,7 @@ fn over(mut disk: TestDisk) -> (Executor<Probe>, TestDisk) {
     let options = store::Options {
         cluster: ClusterId(1),
         geometry: GEOMETRY,
-        cache_size: 1 << 20,
+        cache_size: 12 * 4096,
         file_size: disk.bytes.len() as u64,
         size_limit: 1 << 30,
     };
@@ -555,16 +563,16 @@ fn a_checkpoint_brings_the_state_of_its_op_back() {
                 drive(&mut executor, &mut own, None);
             }
             let counters = executor.store().counters();
-            assert!(counters.blocks_repaired > 2, "root, leaf, free set: {counters:?}");
+            assert!(counters.blocks_repaired > 20, "{counters:?}");
         }
         // What comes after it is as it was.
-        let last = count(A, 1, 32, "");
+        let last = count(A, 1, 4 * 31 + 1, "");
         let prepare = prepare(33, 9000, &[Asked { body: b"c-new".to_vec(), ..last }]);
         let mut replies = Vec::new();
         while executor.commit(&prepare, &mut replies) == CommitOutcome::Suspended {
             drive(&mut executor, &mut own, None);
         }
-        assert!(matches!(replies.as_slice(), [ClientReply::Reply(reply)] if reply.request == 32));
+        assert!(matches!(replies.as_slice(), [ClientReply::Reply(reply)] if reply.request == 125));
     }
 }
 
