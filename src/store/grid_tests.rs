@@ -52,7 +52,7 @@ fn a_reader_waits_for_a_block_until_it_has_come() {
     let (reference, reader, result) = grid.on_read_done(id, nothing).unwrap();
     assert_eq!((reference, reader, result.is_err()), (one.reference, Reader::Page, true));
     assert!(!grid.is_reading_or_missing());
-    for _ in 0..3 {
+    for _ in 0..5 {
         grid.miss(&one.reference, Some(Reader::Page));
     }
     grid.miss(&two.reference, None);
@@ -202,6 +202,10 @@ fn a_grid_grows_by_an_eighth_or_a_mebibyte_up_to_its_limit() {
     assert_eq!(asks(&mut grid, 3), Some(256));
     grid.on_growth_done(true);
     assert_eq!((grid.count, asks(&mut grid, 3)), (10 + 2 * 256, None));
+    let mut grid = self::grid(10, 600);
+    grid.miss(&block(10, 4).reference, None);
+    grid.on_block(&block(10, 4));
+    assert_eq!(asks(&mut grid, 3), Some(256), "the first place beyond the end");
 }
 
 #[test]
