@@ -1,5 +1,6 @@
-//! F5: normal operation at its bounds: what one prepare takes, what a backup keeps and acknowledges,
-//! and what a primary does that gets nothing acknowledged. Three replicas, a pipeline of 3.
+//! F5: normal operation at its bounds: what one prepare takes, what a backup keeps and
+//! acknowledges, and what a primary does that gets nothing acknowledged. Three replicas, a pipeline
+//! of 3.
 
 use super::test_bench::*;
 use super::*;

@@ -1,5 +1,6 @@
 //! F5: votes, and what a view change does with logs that no correct replica offers, with those that
-//! are too far ahead, and with heartbeats of before. Three replicas, a pipeline of 3: a set of headers has at most 4.
+//! are too far ahead, and with heartbeats of before; and what a restart finds. Three replicas, a
+//! pipeline of 3: a set of headers has at most 4.
 
 use super::cluster_tests::{Disk, format};
 use super::test_bench::{
