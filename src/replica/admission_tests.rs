@@ -7,7 +7,7 @@ use crate::wire::{CommitOk, Header, Operation, RejectReason};
 
 /// Replica 1, primary of view 1, that has executed `count` ops of view 0 and has no checkpoint. Op
 /// 61 is the last that may be acknowledged.
-fn primary_with_ops(count: usize) -> Bench {
+pub(super) fn primary_with_ops(count: usize) -> Bench {
     let log = log_of(&vec![0; count - 1]);
     let mut bench = Bench::with_log(1, &log[..3], 0, 3);
     for prepare in &log[3..] {
@@ -228,4 +228,50 @@ fn whoever_asks_for_the_primary_is_answered_in_normal_operation_alone() {
     assert_eq!(bench.replica.status(), Status::ViewChange);
     assert!(bench.replica.pong_client(ClientId(9), 77).is_none());
     assert!(Bench::blank(1).replica.pong_client(ClientId(9), 77).is_none(), "not born");
+}
+
+#[test]
+fn a_query_waits_for_what_was_in_flight_when_the_view_began() {
+    let log = log_of(&[0, 0]);
+    let mut bench = Bench::with_log(1, &log, 0, 2);
+    bench.votes_of_others(2);
+    bench.settle();
+    bench.receive(&do_view_change(&log, 2, 1, 0, 2));
+    bench.settle();
+    assert_eq!((bench.replica.view_op, bench.replica.commit_min()), (3, 2));
+    bench.replica.queries_gather(&request_of(50, Operation::Query, 16)).unwrap();
+    let rounds = rounds_asked(&turn_end(&mut bench));
+    assert!(answered(&mut bench, 2, 1, rounds[0]).is_empty());
+    let mut effects = Effects::default();
+    let prepare = log[2].prepare_header().id();
+    let ok = crate::wire::PrepareOk { prepare, ..Default::default() };
+    bench.replica.on_message(&Message::new(&author(2, 1), ok, &[]), &mut effects);
+    assert!(effects.commit.take().is_some() && effects.queries.is_empty());
+    bench.replica.on_commit_done(3, &mut effects);
+    assert_eq!(effects.queries.len(), 1);
+}
+
+#[test]
+fn queues_say_how_full_they_are_and_may_be() {
+    let mut bench = primary_with_ops(3);
+    for client in 1..=2 {
+        gather(&mut bench, &request_of(client, Operation::Apply, 16)).unwrap();
+    }
+    bench.replica.queries_gather(&request_of(50, Operation::Query, 16)).unwrap();
+    let found = |bench: &Bench, name: &str| {
+        let bounds = bench.replica.bounds();
+        let bound = bounds.iter().find(|bound| bound.name == name).unwrap();
+        (bound.count, bound.max)
+    };
+    // 64 sessions and slots, messages of 4096 bytes, entries of 64.
+    assert_eq!(found(&bench, "gathered"), (2, 128));
+    assert_eq!(found(&bench, "gathered_bytes"), (2 * (64 + 16), 5 * 4096));
+    assert_eq!(found(&bench, "queries_waiting_bytes"), (144, 4 * 4096));
+    assert_eq!(found(&bench, "queries_asked_bytes"), (0, 4 * 4096));
+    assert_eq!(found(&bench, "requests_in_flight"), (2, 128 + 64 * 64));
+    turn_end(&mut bench);
+    assert_eq!(found(&bench, "pipeline"), (1, 3));
+    assert_eq!(found(&bench, "queries_waiting_bytes").0, 0);
+    assert_eq!(found(&bench, "queries_asked_bytes").0, 144);
+    assert_eq!(found(&bench, "prepares_in_memory"), (1, 64));
 }

@@ -2,10 +2,14 @@
 //! it has, and which of another's it takes over. Three replicas, 64 slots, a pipeline of 3: a
 //! checkpoint every 32 ops, and that of op 32 is proven by op 62.
 
-use super::test_bench::{Bench, commit, log_of};
+use super::admission_tests::primary_with_ops;
+use super::executor::Loaded;
+use super::test_bench::{
+    Bench, GEOMETRY, author, commit, incarnation, log_of, message, ping, primary, request, set_of,
+};
 use super::*;
 use crate::storage::Request;
-use crate::wire::{BlockRef, StartView};
+use crate::wire::{BlockRef, PrepareOk, StartView};
 
 fn checkpoint(op: Op) -> BlockRef {
     BlockRef { index: 1, op, checksum: 2, checksum_body: 3 }
@@ -122,4 +126,152 @@ fn only_a_proven_checkpoint_of_whom_there_is_no_room_to_follow_is_taken_over() {
     let (level, _) = backup_with_ops(32, 32);
     assert_eq!(level.replica.commit_min(), 32);
     assert!(!wants(&level, 200, 160, 32));
+}
+
+#[test]
+fn a_file_knows_its_two_newest_checkpoints_after_a_restart() {
+    let (mut bench, log) = backup_with_ops(64, 64);
+    write_checkpoint(&mut bench, 32);
+    bench.receive(&commit(0, &log[63], 2));
+    bench.settle();
+    write_checkpoint(&mut bench, 64);
+    let known = |bench: &Bench| {
+        let state = bench.replica.superblock.state();
+        (state.checkpoint, state.checkpoint_previous, state.op_complete)
+    };
+    assert_eq!(known(&bench), (checkpoint(64), checkpoint(32), 64));
+    let bench = bench.restart();
+    assert_eq!(known(&bench), (checkpoint(64), checkpoint(32), 64));
+    assert_eq!(bench.replica.checkpoint_id_of(32), Some(checkpoint(32).checkpoint_id()));
+}
+
+/// Replica 1, which knows op 62 to be committed, has the headers of all, and executed three: and
+/// the `start_view` that offers the checkpoint of op 32.
+fn far_behind() -> (Bench, Vec<Message>, Message) {
+    let log = log_of(&[0; 61]);
+    let mut bench = Bench::with_log(1, &log[..3], 0, 3);
+    bench.ticks(20);
+    let command = StartView { op: 62, commit_max: 62, checkpoint: checkpoint(32), nonce: 0 };
+    let told = Message::new(&author(0, 0), command, &set_of(&log, 4).encode());
+    bench.receive(&told);
+    bench.settle();
+    // A message has room for 31 headers.
+    for range in [28..59, 3..28] {
+        let headers = log[range].iter().rev().flat_map(|op| op.prepare_header().encode());
+        let body: Vec<u8> = headers.collect();
+        bench.receive(&Message::new(&author(2, 0), crate::wire::Headers {}, &body));
+    }
+    assert_eq!(bench.replica.chain_min, 1);
+    // One that waits in memory for those below it.
+    bench.receive(&log[5]);
+    bench.settle();
+    assert_eq!((bench.replica.op(), bench.replica.commit_min()), (62, 3));
+    (bench, log, told)
+}
+
+#[test]
+fn a_checkpoint_is_taken_over_when_what_is_missing_was_not_to_be_had_for_long() {
+    let (mut bench, log, told) = far_behind();
+    bench.ticks(280);
+    bench.receive(&told);
+    assert!(!bench.replica.is_syncing(), "it may be had by repair");
+    bench.ticks(30);
+    bench.sent.clear();
+    bench.ticks(10);
+    assert!(bench.count_sent("request_start_view") > 0);
+    bench.receive(&told);
+    assert!(bench.replica.is_syncing() && bench.replica.is_loading());
+    assert!(bench.replica.cache.is_empty());
+    let loaded = Loaded {
+        checkpoint: checkpoint(32),
+        previous: BlockRef::NONE,
+        header: log[31].prepare_header(),
+        table: None,
+    };
+    bench.act(|replica, effects| replica.on_checkpoint_loaded(&loaded, effects));
+    assert!(bench.replica.is_loading(), "the superblock does not name it yet");
+    for _ in 0..7 {
+        bench.tick();
+    }
+    assert_eq!(bench.replica.syncing(), Some((32, 7)));
+    assert_eq!(bench.replica.op_syncing_durable(), None);
+    bench.settle();
+    assert_eq!(bench.replica.op_syncing_durable(), Some(32));
+    assert_eq!(bench.replica.checkpoint_complete_durable(), None);
+    let before = bench.replica.timestamp_next;
+    bench.act(|replica, effects| replica.on_checkpoint_loaded(&loaded, effects));
+    let end = log[31].prepare_header().command.timestamp + 1;
+    assert!(before < end && bench.replica.timestamp_next == end);
+    assert!(!bench.replica.is_loading() && !bench.replica.is_syncing());
+    // Up to the next freeze, as long as the file does not say that it is complete.
+    assert_eq!([33, 64, 65].map(|op| bench.replica.checkpoint_admits(op)), [true, true, false]);
+    bench.settle();
+    assert_eq!(
+        [64, 65, 95, 96].map(|op| bench.replica.checkpoint_admits(op)),
+        [true, true, true, false]
+    );
+    assert_eq!(bench.replica.checkpoint_complete_durable(), Some(checkpoint(32)));
+}
+
+#[test]
+fn a_file_has_a_checkpoint_in_full_once_it_is_written() {
+    let (mut bench, _) = backup_with_ops(33, 33);
+    assert_eq!(bench.replica.checkpoint_complete_durable(), None);
+    write_checkpoint(&mut bench, 32);
+    assert_eq!(bench.replica.checkpoint_complete_durable(), Some(checkpoint(32)));
+    assert_eq!(bench.replica.op_syncing_durable(), None);
+}
+
+#[test]
+fn a_primary_with_room_in_its_log_does_not_go_for_a_full_disk() {
+    let (mut bench, _) = primary();
+    bench.replica.set_store_full(true, false);
+    for _ in 0..10 {
+        bench.ticks(100);
+        for other in [0, 2] {
+            bench.receive(&ping(&author(other, 1), GEOMETRY, incarnation(1)));
+        }
+    }
+    assert!(!bench.replica.abdicating);
+    bench.replica.set_store_full(true, true);
+    bench.ticks(250);
+    assert!(bench.replica.abdicating, "it keeps in memory as much as it should");
+}
+
+#[test]
+fn a_primary_whose_checkpoint_does_not_come_about_goes_when_its_log_is_full() {
+    let mut bench = primary_with_ops(60);
+    bench.replica.gather(&request(1000, 1)).unwrap();
+    bench.settle();
+    let prepare = bench.replica.journal.header(61).map(crate::wire::Header::id).unwrap();
+    bench.receive(&message(2, 1, PrepareOk { prepare, ..PrepareOk::default() }));
+    bench.settle();
+    assert!(bench.replica.log_is_full() && bench.replica.pipeline.is_empty());
+    bench.ticks(280);
+    assert!(!bench.replica.abdicating);
+    bench.ticks(40);
+    assert!(bench.replica.abdicating);
+}
+
+#[test]
+fn a_blank_file_asks_for_no_blocks() {
+    let mut bench = Bench::blank(1);
+    bench.act(|replica, effects| replica.request_blocks(&[checkpoint(32)], effects));
+    assert_eq!(bench.count_sent("request_blocks"), 0);
+    let (mut bench, _) = primary();
+    bench.act(|replica, effects| replica.request_blocks(&[checkpoint(32)], effects));
+    assert_eq!(bench.count_sent("request_blocks"), 1);
+}
+
+#[test]
+fn whoever_gets_on_however_slowly_takes_no_checkpoint_over() {
+    let (mut bench, log, told) = far_behind();
+    for prepare in &log[3..9] {
+        bench.ticks(100);
+        bench.receive(prepare);
+        bench.settle();
+    }
+    assert_eq!(bench.replica.commit_min(), 9);
+    bench.receive(&told);
+    assert!(!bench.replica.is_syncing());
 }

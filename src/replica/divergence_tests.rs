@@ -224,6 +224,44 @@ fn a_checkpoint_on_which_others_differ_is_not_taken_over() {
 }
 
 #[test]
+fn a_claim_that_changes_is_judged_anew() {
+    let mut replica = replica(2, 1);
+    assert_eq!(claim(&mut replica, 1, OP, 1), None);
+    assert_eq!(
+        claim(&mut replica, 1, OP, 2).map(|fatal| fatal.kind),
+        Some(FatalKind::CheckpointDiverged)
+    );
+}
+
+#[test]
+fn a_checkpoint_that_a_majority_has_is_taken_over_though_one_differs() {
+    let mut replica = replica(5, 1);
+    for (from, checksum) in [(1, 6), (2, 6), (4, 7)] {
+        claim(&mut replica, from, 4 * OP, checksum);
+    }
+    let start = crate::wire::StartView {
+        op: 200,
+        commit_max: 199,
+        checkpoint: checkpoint(4 * OP, 6),
+        ..crate::wire::StartView::default()
+    };
+    assert!(!replica.wants_sync(&start), "two of five");
+    claim(&mut replica, 3, 4 * OP, 6);
+    assert!(replica.wants_sync(&start));
+}
+
+#[test]
+fn a_primary_waits_for_a_block_from_when_it_is_missing() {
+    let (mut bench, _) = primary();
+    bench.ticks(400);
+    bench.replica.set_awaits_block(true);
+    bench.ticks(250);
+    assert!(!bench.replica.abdicating);
+    bench.ticks(60);
+    assert!(bench.replica.abdicating);
+}
+
+#[test]
 fn a_primary_that_waits_for_a_block_for_long_lets_another_one_lead() {
     let (mut bench, _) = primary();
     bench.replica.set_awaits_block(true);

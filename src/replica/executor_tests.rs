@@ -4,6 +4,9 @@ use super::*;
 use crate::state_machine::kv::{self, Kv};
 use crate::state_machine::{Direction, InvalidRequest, Table};
 use crate::stdx::{Prng, Ratio};
+use crate::storage::Layout;
+use crate::storage::block::StoredBlock;
+use crate::storage::test_disk::{Completion, TestDisk};
 use crate::wire::{Author, ClusterId, Parent, Prepare, ReplicaIndex, View};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Bound, ControlFlow};
@@ -274,6 +277,34 @@ fn request_without_its_session_is_evicted() {
 }
 
 #[test]
+fn sessions_that_are_open_and_those_that_can_be() {
+    let mut fixture = Fixture::with_sessions();
+    let executor = &fixture.executor;
+    assert_eq!((executor.sessions_count(), executor.sessions_left()), (2, 1));
+    assert!(executor.has_session(A) && !executor.has_session(ClientId(9)));
+    fixture.commit(&[register(ClientId(9))]);
+    let executor = &fixture.executor;
+    assert_eq!((executor.sessions_count(), executor.sessions_left()), (3, 0));
+    assert!(executor.has_session(ClientId(9)));
+}
+
+/// What is recorded of a session is part of it: a retry is judged by it.
+#[test]
+fn digests_differ_where_sessions_do() {
+    let digests: Vec<u64> = [count(A, 1, 1, "k"), count(A, 1, 1, "m"), count(B, 1, 1, "k")]
+        .into_iter()
+        .map(|asked| {
+            let mut fixture = Fixture::with_sessions();
+            fixture.reply(asked);
+            let mut digest = Digest::new();
+            fixture.executor.sessions.digest(&mut digest);
+            digest.finish()
+        })
+        .collect();
+    assert!(digests[0] != digests[1] && digests[0] != digests[2] && digests[1] != digests[2]);
+}
+
+#[test]
 fn deregister_ends_the_session_and_again_finds_none() {
     let mut fixture = Fixture::with_sessions();
     let digest = content(&fixture);
@@ -389,6 +420,7 @@ fn invalid_entry_in_the_log_gets_a_code() {
         invalid(query("")),
         invalid(deregister(A, 1, 2)),
         invalid(register(ClientId(9))),
+        invalid(Asked { operation: Operation::Recover, ..count(A, 1, 3, "") }),
     ] {
         let reply = fixture.reply(asked.clone());
         assert_eq!((reply.result, reply.body.len()), (RESULT_INVALID, 0), "{asked:?}");
@@ -396,7 +428,7 @@ fn invalid_entry_in_the_log_gets_a_code() {
     assert_eq!(fixture.executor.sessions_count(), 2);
     assert_eq!(content(&fixture), digest);
     // The invalid ones of the session took their numbers.
-    assert_eq!(fixture.reply(count(A, 1, 3, "x")).body[0], 1);
+    assert_eq!(fixture.reply(count(A, 1, 4, "x")).body[0], 1);
 }
 
 #[test]
@@ -429,6 +461,119 @@ fn entries_of_nobody_do_nothing() {
     assert_eq!(fixture.commit(&batch), []);
     assert_eq!(content(&fixture), digest);
     assert_eq!((fixture.executor.op(), fixture.executor.sessions_count()), (2, 2));
+}
+
+/// An executor over a disk, and the checkpoint of op 32 on it.
+fn with_checkpoint() -> (Executor<Probe>, TestDisk, BlockRef) {
+    let (mut executor, mut disk) = over(TestDisk::new(1));
+    let mut timestamp = 1000;
+    // Long keys, so that there are many blocks and not all of them are in memory.
+    let mut request = 0;
+    for op in 1..=40 {
+        let mut asked = vec![register(A)];
+        if op > 1 {
+            asked = (0..4)
+                .map(|_| {
+                    request += 1;
+                    let key = format!("{:0>900}", request * 7919 % 1000);
+                    count(A, 1, request, &key)
+                })
+                .collect();
+        }
+        let prepare = prepare(op, timestamp, &asked);
+        timestamp += 100;
+        while executor.commit(&prepare, &mut Vec::new()) == CommitOutcome::Suspended {
+            drive(&mut executor, &mut disk, None);
+        }
+        for _ in 0..20 {
+            drive(&mut executor, &mut disk, None);
+        }
+    }
+    assert!(executor.store().counters().cache_misses > 0);
+    loop {
+        if let Some(checkpoint) = executor.store_mut().take_written_checkpoint() {
+            executor.store_mut().on_checkpoint_durable();
+            assert_eq!(checkpoint.op, 32);
+            while !disk.pending.is_empty() {
+                drive(&mut executor, &mut disk, None);
+            }
+            return (executor, disk, checkpoint);
+        }
+        drive(&mut executor, &mut disk, None);
+    }
+}
+
+fn over(mut disk: TestDisk) -> (Executor<Probe>, TestDisk) {
+    let grid_offset = Layout::new(GEOMETRY).grid_offset();
+    disk.bytes.resize(disk.bytes.len().max(usize::try_from(grid_offset).unwrap()), 0);
+    let options = store::Options {
+        cluster: ClusterId(1),
+        geometry: GEOMETRY,
+        cache_size: 12 * 4096,
+        file_size: disk.bytes.len() as u64,
+        size_limit: 1 << 30,
+    };
+    (Executor::open(Probe, &options), disk)
+}
+
+/// One turn of the store; what is missing comes from `peer`.
+fn drive(executor: &mut Executor<Probe>, disk: &mut TestDisk, peer: Option<&TestDisk>) {
+    let (mut requests, store) = (Vec::new(), executor.store_mut());
+    store.take_reads(&mut requests);
+    store.write_behind(1 << 20, &mut requests);
+    disk.submit(&mut requests);
+    match disk.complete() {
+        None => {}
+        Some(Completion::Write(token)) => store.on_write_done(token),
+        Some(Completion::Read(token, result)) => store.on_read_done(token, result),
+    }
+    for reference in store.missing().collect::<Vec<_>>() {
+        let peer = peer.expect("a block is bad");
+        let size = u64::from(GEOMETRY.block_size);
+        let offset = Layout::new(GEOMETRY).grid_offset() + u64::from(reference.index) * size;
+        let result = peer.read(offset, GEOMETRY.block_size);
+        store.on_block(&StoredBlock::decode_read(ClusterId(1), &reference, result).unwrap());
+    }
+}
+
+/// From the own disk, and from that of another, whose blocks all come over.
+#[test]
+fn a_checkpoint_brings_the_state_of_its_op_back() {
+    let (_, disk, checkpoint) = with_checkpoint();
+    for op_complete in [32, 0] {
+        let is_own = op_complete == 32;
+        let own = TestDisk { bytes: disk.bytes.clone(), ..TestDisk::new(2) };
+        let (mut executor, mut own) = over(if is_own { own } else { TestDisk::new(2) });
+        executor.load(&CheckpointLoad { checkpoint, op_complete });
+        let loaded = loop {
+            if let Some(loaded) = executor.take_loaded() {
+                break loaded;
+            }
+            drive(&mut executor, &mut own, Some(&disk));
+        };
+        assert_eq!((loaded.checkpoint, loaded.header.op()), (checkpoint, 32));
+        assert_eq!((executor.op(), executor.sessions_count()), (32, 1));
+        assert!(executor.has_session(A));
+        assert!(executor.take_loaded().is_none(), "once");
+        if !is_own {
+            while !own.pending.is_empty() || executor.store().counters().blocks_repaired == 0 {
+                drive(&mut executor, &mut own, None);
+            }
+            for _ in 0..100 {
+                drive(&mut executor, &mut own, None);
+            }
+            let counters = executor.store().counters();
+            assert!(counters.blocks_repaired > 20, "{counters:?}");
+        }
+        // What comes after it is as it was.
+        let last = count(A, 1, 4 * 31 + 1, "");
+        let prepare = prepare(33, 9000, &[Asked { body: b"c-new".to_vec(), ..last }]);
+        let mut replies = Vec::new();
+        while executor.commit(&prepare, &mut replies) == CommitOutcome::Suspended {
+            drive(&mut executor, &mut own, None);
+        }
+        assert!(matches!(replies.as_slice(), [ClientReply::Reply(reply)] if reply.request == 125));
+    }
 }
 
 #[test]

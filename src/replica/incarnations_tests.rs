@@ -316,3 +316,108 @@ fn recovery_that_waits_is_refused_when_the_replica_is_heard() {
     assert_eq!((bench.replica.op(), bench.replica.table), (op, table(3)));
     assert!(!bench.replica.requests_in_flight.contains_key(&ClientId(9)));
 }
+
+#[test]
+fn recovery_makes_acknowledgements_of_the_lost_file_void() {
+    let (mut bench, _) = primary();
+    bench.ticks(400);
+    bench.replica.relied_on = Default::default();
+    bench.replica.gather(&request(1, 1)).unwrap();
+    bench.act(Replica::on_turn_end);
+    let prepare = bench.replica.journal.header(4).unwrap().id();
+    bench.receive(&message(2, 1, PrepareOk { prepare, ..PrepareOk::default() }));
+    assert_eq!(bench.replica.pipeline[0].oks, 1 << 2, "the own copy is not durable");
+    bench.replica.heard_at = Default::default();
+    let before = bench.pending.len();
+    bench.replica.gather_recover(&recover_request(9, &table(3))).unwrap();
+    bench.act(Replica::on_turn_end);
+    assert_eq!((bench.replica.table.op, bench.replica.op()), (5, 5));
+    assert_eq!(bench.replica.pipeline[0].oks, 0);
+    // The table is durable before the prepare that changes it is written.
+    assert!(bench.pending[before..].iter().all(is_superblock));
+    bench.settle();
+    assert_eq!(bench.replica.commit_max(), 3, "the own copy alone");
+}
+
+#[test]
+fn recovery_that_is_committed_in_the_own_log_is_the_end_of_the_lost_file() {
+    let (log, _) = log_with_recovery();
+    let later = next(0, &log[3], 3, 50);
+    let header = log[3].prepare_header().encode();
+    let named = Message::new(&author(1, 0), crate::wire::Headers {}, &header);
+    let lost = || Bench::with_log(2, &log[..3], 0, 3);
+    // It is committed, but nothing says that it is of the log that this file has.
+    let mut bench = lost();
+    bench.receive(&commit(0, &log[3], 9));
+    bench.receive(&log[3]);
+    assert!(!bench.fatal);
+    // It is of the log, and may be cut from it yet.
+    let mut bench = lost();
+    bench.receive(&later);
+    bench.receive(&log[3]);
+    bench.receive(&named);
+    bench.receive(&log[3]);
+    assert!(!bench.fatal);
+    assert_eq!((bench.replica.chain_min, bench.replica.commit_max()), (1, 3));
+    bench.receive(&commit(0, &log[3], 9));
+    bench.receive(&log[3]);
+    assert!(bench.fatal);
+}
+
+#[test]
+fn a_primary_knows_with_whose_help_each_op_was_committed() {
+    let (mut bench, _) = primary();
+    assert_eq!(bench.replica.relied_on[..3], [3, 3, 3]);
+    bench.replica.gather(&request(1, 1)).unwrap();
+    bench.settle();
+    let prepare = bench.replica.journal.header(4).unwrap().id();
+    bench.receive(&message(2, 1, PrepareOk { prepare, ..PrepareOk::default() }));
+    assert_eq!(bench.replica.commit_max(), 4);
+    assert_eq!(bench.replica.relied_on[..3], [3, 3, 4], "of the others, on 2 alone");
+}
+
+#[test]
+fn whoever_was_heard_is_heard_for_three_seconds() {
+    let (mut bench, _) = primary();
+    bench.ticks(400);
+    assert_eq!(bench.replica.heard_bits(), 1 << 1);
+    bench.receive(&ping(&author(2, 1), GEOMETRY, incarnation(1)));
+    assert_eq!(bench.replica.heard_bits(), 1 << 1 | 1 << 2);
+    bench.ticks(299);
+    assert_eq!(bench.replica.heard_bits(), 1 << 1 | 1 << 2);
+    bench.ticks(1);
+    assert_eq!(bench.replica.heard_bits(), 1 << 1);
+}
+
+#[test]
+fn recovery_of_no_replica_of_the_cluster_is_invalid() {
+    let (mut bench, _) = primary();
+    bench.ticks(400);
+    let mut wide = table(3);
+    wide.incarnations[5] = 105;
+    let recover = Recover { replica: ReplicaIndex(5), incarnation: NEW, table: wide };
+    let asked = recover_request(9, &table(3));
+    let Command::Request(command) = asked.header().command else { panic!() };
+    assert!(is_recover(&asked.header().with(command)));
+    let Command::Request(other) = request(9, 1).header().command else { panic!() };
+    assert!(!is_recover(&asked.header().with(other)));
+    let author = Author { incarnation: 0, ..author(0, 0) };
+    let refused = bench.replica.gather_recover(&Message::new(&author, command, &recover.encode()));
+    assert_eq!(refused, Err(NotGathered::Reject(RejectReason::Invalid)));
+}
+
+/// A full store is remembered: the client may have another request accepted elsewhere meanwhile.
+#[test]
+fn recovery_that_was_refused_for_want_of_room_stays_refused_and_others_do_not() {
+    for (reason, is_refused) in
+        [(RejectReason::StoreFull, true), (RejectReason::TableChanged, false)]
+    {
+        let (mut bench, _) = primary();
+        bench.ticks(400);
+        let asked = recover_request(9, &table(3));
+        bench.replica.gather_recover(&asked).unwrap();
+        bench.act(|replica, effects| replica.reject_recover(reason, effects));
+        let again = bench.replica.gather_recover(&asked);
+        assert_eq!(again.is_err(), is_refused, "{reason:?}");
+    }
+}

@@ -59,11 +59,21 @@ mod cluster_tests;
 #[cfg(test)]
 mod divergence_tests;
 #[cfg(test)]
+mod genesis_tests;
+#[cfg(test)]
 mod incarnations_tests;
+#[cfg(test)]
+mod normal_tests;
 #[cfg(test)]
 mod prepare_ok_tests;
 #[cfg(test)]
+mod recovering_head_tests;
+#[cfg(test)]
+mod repair_tests;
+#[cfg(test)]
 mod replica_tests;
+#[cfg(test)]
+mod status_tests;
 #[cfg(test)]
 mod test_bench;
 #[cfg(test)]

@@ -94,7 +94,7 @@ impl Replica {
     }
 
     /// Whether a log can be that of this replica.
-    fn may_install(&self, log: &ViewLog) -> bool {
+    pub(super) fn may_install(&self, log: &ViewLog) -> bool {
         let set = &log.set;
         let has_room = set.op <= self.geometry.op_prepare_max(self.op_checkpoint());
         let known = self.journal.header(self.op);

@@ -290,7 +290,7 @@ fn heartbeat_of_a_higher_view_asks_its_primary_for_the_log() {
 // ---- an uncertain head
 
 /// Replica 2, which acknowledged op 3 in view 0 and cannot read it any more.
-fn uncertain() -> (Bench, Vec<Message>) {
+pub(super) fn uncertain() -> (Bench, Vec<Message>) {
     let log = log_of(&[0, 0]);
     let mut bench = Bench::with_log(2, &log, 0, 2);
     let layout = crate::storage::Layout::new(GEOMETRY);

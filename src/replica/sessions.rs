@@ -620,8 +620,12 @@ mod tests {
         change(&mut sessions, next);
         let next = sessions.record(&reply(a, 10, 2, 15), 0);
         assert_eq!(change(&mut sessions, next), [None, None], "replaced by an empty one");
+        let body = Bytes::from_static(b"last");
+        let next = sessions.record(&StoredReply { body, ..reply(a, 10, 3, 16) }, 0);
+        let bodies = change(&mut sessions, next);
+        assert_eq!(bodies, [Some(Bytes::from_static(b"last")), None]);
         let next = sessions.deregister(a);
-        change(&mut sessions, next);
+        assert_eq!(change(&mut sessions, next), [None, None], "it went with its session");
         assert_eq!(clients(&sessions), [c]);
     }
 

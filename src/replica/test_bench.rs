@@ -252,6 +252,7 @@ impl Bench {
             self.sent.append(&mut effects.sends);
             effects.client_sends.clear();
             effects.checkpoint_durable = None;
+            effects.load = None;
             if let Some(prepare) = effects.commit.take() {
                 let op = prepare.prepare_header().op();
                 self.executed.push(op);

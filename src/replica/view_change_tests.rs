@@ -1,9 +1,15 @@
-//! F5: logs that no correct replica offers, and logs that are too far ahead: what a view change
-//! does with them. Three replicas, a pipeline of 3: a set of headers has at most 4.
+//! F5: votes, and what a view change does with logs that no correct replica offers, with those that
+//! are too far ahead, and with heartbeats of before; and what a restart finds. Three replicas, a
+//! pipeline of 3: a set of headers has at most 4.
 
-use super::test_bench::{Bench, author, do_view_change, log_of, next, set_of, start_view, table};
+use super::cluster_tests::{Disk, format};
+use super::test_bench::{
+    Bench, CLUSTER, GEOMETRY, author, commit, do_view_change, id, is_superblock, log_of, message,
+    next, request, set_of, start_view, start_view_of, table,
+};
 use super::*;
-use crate::wire::{DoViewChange, StartView};
+use crate::storage::{Layout, SuperblockState};
+use crate::wire::{BlockRef, DoViewChange, StartView, StartViewChange};
 
 /// Sets of headers for the log of `log_of(&[0; 4])`, each of which contradicts itself in one way.
 fn contradictions(log: &[Message]) -> [(&'static str, HeaderSet); 4] {
@@ -83,4 +89,195 @@ fn a_primary_without_room_for_the_log_votes_for_the_next_view() {
         assert_eq!(bench.replica.log_view() == View(1), leads, "{count}");
         assert_eq!(bench.count_sent("start_view_change") > 0, !leads, "{count}");
     }
+}
+
+// ---- votes
+
+#[test]
+fn a_vote_is_said_again_ever_more_seldom() {
+    let mut bench = Bench::with_log(1, &log_of(&[0]), 0, 2);
+    bench.ticks(300);
+    assert_eq!(bench.replica.votes, 1 << 1);
+    let said = bench.count_sent("start_view_change");
+    assert!((10..60).contains(&said), "{said} to two others in three seconds");
+}
+
+#[test]
+fn votes_of_others_go_stale_and_the_own_one_stands() {
+    let mut bench = Bench::with_log(2, &log_of(&[0]), 0, 2);
+    bench.replica.votes = 1 << 2 | 1 << 0;
+    bench.act(|replica, _| replica.on_vote_window_timeout());
+    assert_eq!(bench.replica.votes, 1 << 2);
+}
+
+#[test]
+fn a_view_that_is_not_durable_is_neither_voted_for_nor_left() {
+    let mut bench = Bench::with_log(2, &log_of(&[0]), 0, 2);
+    bench.votes_of_others(2);
+    bench.sent.clear();
+    for _ in 0..300 {
+        bench.tick();
+    }
+    for name in ["do_view_change", "start_view_change"] {
+        assert_eq!(bench.count_sent(name), 0, "{name}");
+    }
+    assert_eq!((bench.replica.view(), bench.replica.votes), (View(1), 0));
+    bench.settle();
+    assert_eq!(bench.count_sent("do_view_change"), 2);
+}
+
+#[test]
+fn a_blank_file_counts_no_votes() {
+    let mut bench = Bench::blank(1);
+    for from in [0, 2] {
+        bench.receive(&message(from, 0, StartViewChange {}));
+    }
+    assert_eq!((bench.replica.votes, bench.replica.view()), (0, View(0)));
+}
+
+// ---- the own log
+
+#[test]
+fn what_is_in_memory_and_not_on_disk_yet_is_present() {
+    let log = log_of(&[0; 50]);
+    let mut bench = Bench::with_log(2, &log[..2], 0, 2);
+    // More than there are writes.
+    for prepare in &log[2..] {
+        bench.receive(prepare);
+    }
+    assert!(!bench.replica.journal.has_body(&id(&log[50])));
+    bench.votes_of_others(2);
+    while bench.complete(is_superblock) {}
+    let present = bench.sent.iter().find_map(|(_, message)| match message.header().command {
+        Command::DoViewChange(log) => Some((log.op, log.present & 1)),
+        _ => None,
+    });
+    assert_eq!(present, Some((51, 1)));
+}
+
+// ---- the start_view
+
+/// Without a checkpoint the journal has room up to op 64.
+#[test]
+fn a_start_view_is_taken_as_far_as_there_is_room_for_its_log() {
+    let log = log_of(&[0; 64]);
+    for (count, is_taken) in [(64, true), (65, false)] {
+        let mut bench = Bench::with_log(2, &log[..3], 0, 3);
+        bench.receive(&start_view(&log[..count], 1, 3, 0));
+        bench.settle();
+        assert_eq!(bench.replica.log_view() == View(1), is_taken, "{count}");
+    }
+}
+
+#[test]
+fn a_start_view_that_is_not_taken_is_no_sign_of_life() {
+    let log = log_of(&[0, 0]);
+    let mut bench = Bench::with_log(2, &log, 0, 3);
+    bench.ticks(200);
+    assert_eq!(bench.replica.votes, 1 << 2);
+    bench.receive(&start_view(&log[..2], 1, 2, 0));
+    assert_eq!((bench.replica.log_view(), bench.replica.votes), (View(0), 1 << 2));
+}
+
+#[test]
+fn heartbeats_are_counted_anew_in_every_view_and_in_one_view_go_on() {
+    let log = log_of(&[0, 0]);
+    let mut bench = Bench::with_log(2, &log, 0, 2);
+    bench.receive(&commit(0, &log[1], 1000));
+    bench.receive(&start_view(&log, 1, 2, 0));
+    bench.settle();
+    bench.receive(&commit(1, &log[2], 50));
+    bench.settle();
+    assert_eq!(bench.replica.commit_max(), 3, "the first heartbeats of another primary");
+    let longer = [&log[..], &[next(1, &log[2], 3, 9)]].concat();
+    bench.receive(&start_view(&longer, 1, 3, 0));
+    bench.settle();
+    assert_eq!((bench.replica.op(), bench.replica.heartbeat_last), (4, 50));
+}
+
+#[test]
+fn a_newer_view_is_asked_for_at_once_and_the_same_one_not_again() {
+    let log = log_of(&[0]);
+    let mut bench = Bench::with_log(2, &log, 0, 2);
+    for (view, asked) in [(4, 1), (4, 1), (7, 2), (7, 2), (4, 2)] {
+        bench.receive(&commit(view, &log[1], u64::from(view)));
+        assert_eq!(bench.count_sent("request_start_view"), asked, "{view}");
+    }
+}
+
+/// The head is the checkpoint's own op, and its header was lost here.
+#[test]
+fn a_head_at_the_checkpoint_is_named_by_a_start_view() {
+    let log = log_of(&[0; 31]);
+    let mut bench = Bench::with_log(2, &log[..3], 0, 3);
+    for prepare in &log[3..] {
+        bench.receive(prepare);
+        bench.settle();
+    }
+    bench.receive(&commit(0, &log[31], 1));
+    bench.settle();
+    let checkpoint = BlockRef { index: 1, op: 32, checksum: 2, checksum_body: 3 };
+    bench.act(|replica, effects| replica.on_checkpoint_written(checkpoint, effects));
+    bench.settle();
+    assert_eq!(bench.replica.op_checkpoint(), 32);
+    let layout = Layout::new(GEOMETRY);
+    bench.disk.write(layout.prepare_offset(32), &[0xAA; 4096]);
+    bench.disk.write(layout.headers_offset(1), &[0xAA; 128]);
+    let mut bench = bench.restart();
+    assert!(bench.replica.journal.header(32).is_none());
+    bench.receive(&start_view_of(&set_of(&log, 4), 1, 1, 32, 0));
+    bench.settle();
+    assert_eq!((bench.replica.view(), bench.replica.op()), (View(1), 32));
+    assert_eq!(bench.replica.journal.header(32).map(|header| header.op()), Some(32));
+}
+
+// ---- restarts
+
+/// The superblock has the log that the replica votes with: what is damaged above it was not
+/// acknowledged.
+#[test]
+fn a_head_that_is_stored_with_the_view_is_certain() {
+    let log = log_of(&[0, 0]);
+    let mut bench = Bench::with_log(2, &log, 0, 2);
+    bench.votes_of_others(2);
+    bench.settle();
+    let layout = Layout::new(GEOMETRY);
+    bench.disk.write(layout.prepare_offset(4), &[0xAA; 4096]);
+    bench.disk.write(layout.headers_offset(0) + 4 * 128, &[0xAA; 128]);
+    let bench = bench.restart();
+    assert_eq!((bench.replica.status(), bench.replica.op()), (Status::ViewChange, 3));
+}
+
+#[test]
+fn a_restart_keeps_what_the_view_began_with_and_forgets_what_it_cut() {
+    let log = log_of(&[0, 0, 0]);
+    let mut bench = Bench::with_log(2, &log, 0, 2);
+    bench.receive(&start_view(&log[..3], 1, 2, 0));
+    // The log is cut in the superblock, and not in its slots yet.
+    while bench.complete(is_superblock) {}
+    assert_eq!((bench.replica.log_view_durable(), bench.replica.op()), (View(1), 3));
+    let bench = bench.restart();
+    assert_eq!((bench.replica.status(), bench.replica.op()), (Status::Normal, 3));
+    assert!(bench.replica.journal.header(4).is_none());
+    assert!(bench.replica.journal.is_clean(&id(&log[2])), "written in view 0");
+}
+
+#[test]
+fn a_cluster_of_one_works_when_all_of_its_log_is_executed() {
+    let state = SuperblockState::formatted(CLUSTER, ReplicaIndex(0), 1, 100, GEOMETRY);
+    let mut disk = Disk::default();
+    format(&state, &mut disk);
+    let mut bench = Bench::start(disk, 1);
+    bench.settle();
+    bench.replica.gather(&request(1, 1)).unwrap();
+    bench.settle();
+    assert_eq!(bench.executed, [1, 2]);
+    let mut bench = bench.restart();
+    while bench.complete(is_superblock) {}
+    assert!(bench.replica.view_is_durable());
+    assert_eq!((bench.replica.commit_min(), bench.replica.commit_max()), (0, 2));
+    assert!(!bench.replica.is_primary());
+    bench.settle();
+    assert!(bench.replica.is_primary());
+    assert_eq!(bench.executed, [1, 2]);
 }

@@ -331,6 +331,46 @@ mod tests {
     }
 
     #[test]
+    fn progress_is_of_all_slots_in_both_rings_and_their_bodies() {
+        // Of one MiB: each slot is a read, and a body of more than a sector another.
+        let state = state(3, 1 << 20);
+        let mut disk = TestDisk::new(1);
+        disk.bytes.resize(usize::try_from(Layout::new(state.geometry).grid_offset()).unwrap(), 0);
+        fill(&mut disk, &state, 3, &[7; 9000]);
+        let mut survey = JournalSurvey::new(&state, true);
+        let mut found = vec![survey.progress()];
+        while let Some(Request::Read { offset, size, .. }) = survey.next_read() {
+            survey.on_read_done(&disk.read(offset, size));
+            found.push(survey.progress());
+        }
+        let expected: Vec<(u64, u64)> =
+            (0..=0).chain(64..=128).chain(130..=132).map(|done| (done, 192)).collect();
+        assert_eq!(found, expected);
+        assert_eq!(survey.progress(), (192, 192));
+    }
+
+    #[test]
+    fn an_unreadable_sector_of_headers_takes_its_entries_and_no_others() {
+        let state = state(3, 4096);
+        let mut disk = TestDisk::new(1);
+        disk.bytes.resize(usize::try_from(Layout::new(state.geometry).grid_offset()).unwrap(), 0);
+        fill(&mut disk, &state, 60, &[7; 100]);
+        for (range, left) in [(0..4096, 32..=60), (4096..8192, 1..=31)] {
+            let mut survey = JournalSurvey::new(&state, true);
+            let mut unreadable = vec![range];
+            while let Some(Request::Read { offset, size, .. }) = survey.next_read() {
+                let mut result = disk.read(offset, size);
+                result.unreadable.append(&mut unreadable);
+                survey.on_read_done(&result);
+            }
+            let slots = survey.finish().slots;
+            let whole = |slot: &usize| matches!(slots[*slot].redundant, Some(Redundant::Header(_)));
+            let found: Vec<usize> = (1..64).filter(whole).collect();
+            assert_eq!(found, left.collect::<Vec<usize>>());
+        }
+    }
+
+    #[test]
     fn says_what_opening_decides() {
         for (seed, message_size) in (0..60).zip([4096, 16384, 1 << 17].into_iter().cycle()) {
             let state = state(3, message_size);

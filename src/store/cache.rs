@@ -261,3 +261,76 @@ impl Cache {
         (self.hits.get(), self.misses.get())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn insert(cache: &mut Cache, index: u32, op: Op) -> Slot {
+        let reference = BlockRef { index, op, ..BlockRef::NONE };
+        cache.insert(Entry::new(&reference, BlockKind::Value, Content::Value(vec![1])))
+    }
+
+    fn indexes(cache: &Cache) -> Vec<u32> {
+        (0..100).filter(|index| cache.op_at(*index).is_some()).collect()
+    }
+
+    #[test]
+    fn what_is_here_is_found_by_index_and_op_and_counted() {
+        let mut cache = Cache::new(3);
+        let slot = insert(&mut cache, 7, 4);
+        assert_eq!(
+            (cache.find(7, 4), cache.find(7, 5), cache.find(8, 4)),
+            (Some(slot), None, None)
+        );
+        assert_eq!((cache.op_at(7), cache.op_at(8)), (Some(4), None));
+        assert_eq!(cache.hits_and_misses(), (1, 2));
+        assert_eq!((cache.find(7, 4), cache.find(7, 4)), (Some(slot), Some(slot)));
+        assert_eq!(cache.hits_and_misses(), (3, 2));
+        assert_eq!((cache.count(), cache.count_max()), (1, 3));
+        insert(&mut cache, 7, 9);
+        assert_eq!((cache.op_at(7), cache.count()), (Some(9), 1));
+    }
+
+    #[test]
+    fn what_is_beyond_the_limit_leaves_and_no_more() {
+        let mut cache = Cache::new(5);
+        for index in 0..12 {
+            insert(&mut cache, index, 1);
+        }
+        // All were used a moment ago.
+        cache.trim(|_| true);
+        assert_eq!(cache.count(), 5);
+        cache.trim(|_| true);
+        assert_eq!(cache.count(), 5);
+        let kept = indexes(&cache);
+        insert(&mut cache, 50, 1);
+        cache.trim(|entry| entry.index == kept[2]);
+        assert_eq!(cache.op_at(kept[2]), None);
+        assert_eq!(cache.count(), 5);
+    }
+
+    #[test]
+    fn what_is_pinned_stays_until_it_is_let_go() {
+        let mut cache = Cache::new(1);
+        let slots: Vec<Slot> = (0..4).map(|index| insert(&mut cache, index, 1)).collect();
+        for slot in &slots[1..] {
+            cache.pin(*slot);
+        }
+        cache.trim(|_| true);
+        assert_eq!(indexes(&cache), [1, 2, 3]);
+        cache.unpin();
+        cache.trim(|_| true);
+        assert_eq!(cache.count(), 1);
+    }
+
+    #[test]
+    fn what_was_used_is_told_once() {
+        let mut cache = Cache::new(1);
+        let slot = insert(&mut cache, 3, 1);
+        assert!(cache.take_referenced(slot), "it has just come");
+        assert!(!cache.take_referenced(slot));
+        cache.find(3, 1);
+        assert!(cache.take_referenced(slot) && !cache.take_referenced(slot));
+    }
+}

@@ -117,6 +117,25 @@ mod tests {
         assert_eq!(digest.finish(), 0x1f6d_9d29_7979_1a4f);
     }
 
+    /// Files hold hashes of values, and replicas compare digests.
+    #[test]
+    fn hashes_of_records_stay_what_they_are() {
+        let found = record_hash(b"a key", b"a value of more than a word");
+        assert_eq!(found, (0x2c04_ffc6_89f6_1dc8, 0x6ad2_147b_5a8c_793f));
+    }
+
+    #[test]
+    fn both_halves_of_a_wide_number_count() {
+        let of = |number: u128| {
+            let mut digest = Digest::new();
+            digest.u128(number);
+            digest.finish()
+        };
+        assert_ne!(of(1), of(2));
+        assert_ne!(of(1), of(1 | 1 << 64));
+        assert_ne!(of(1), Digest::new().finish());
+    }
+
     #[test]
     fn borders_count() {
         let of = |parts: &[&[u8]]| {

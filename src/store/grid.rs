@@ -432,3 +432,7 @@ pub(super) fn run_buffer(blocks: usize, block_size: u32) -> AlignedBuffer {
 pub(super) fn run_blocks_max(block_size: u32) -> usize {
     (RUN_SIZE_MAX / block_size) as usize
 }
+
+#[cfg(test)]
+#[path = "grid_tests.rs"]
+mod tests;

@@ -487,6 +487,93 @@ mod tests {
     }
 
     #[test]
+    fn a_split_in_the_middle_is_as_even_as_can_be() {
+        for seed in 0..200 {
+            let mut prng = Prng::from_seed(seed);
+            let mut page = Page::new(0, PAGE_SIZE);
+            let mut sizes = std::collections::VecDeque::new();
+            // Records of a key of one byte, in the order of their keys, each with its end.
+            let (at, key, value) = loop {
+                let key = [u8::try_from(prng.below(255)).unwrap()];
+                let Err(at) = page.search(&key) else { continue };
+                let value = vec![3; prng.index(900)];
+                let record = Page::size_of_record(LEAF_RECORD_HEAD_SIZE + 1 + value.len());
+                sizes.insert(at, record);
+                if page.size() + record > PAGE_SIZE as usize {
+                    break (at, key, value);
+                }
+                insert(&mut page, &key, &value);
+            };
+            let count = page.count();
+            let head = leaf_record_head(&key, u32::try_from(value.len()).unwrap());
+            let right = page.split_insert(at, &[&head, &key, &value], PAGE_SIZE);
+            let total: usize = sizes.iter().sum();
+            let left = |records: usize| sizes.iter().take(records).sum::<usize>();
+            let even = (1..=count).min_by_key(|records| (2 * left(*records)).abs_diff(total));
+            let expected = if at == count { count } else { even.unwrap() };
+            assert_eq!((page.count(), right.count()), (expected, count + 1 - expected));
+            assert_eq!(page.size() + right.size(), total + 2 * HEAD_SIZE);
+        }
+    }
+
+    #[test]
+    fn pages_that_are_appended_have_the_size_and_the_bounds_that_were_foretold() {
+        let reference = |index: u32| BlockRef { index, op: 1, checksum: 2, checksum_body: 3 };
+        let inner = |keys: &[&[u8]]| {
+            let mut page = Page::new(1, PAGE_SIZE);
+            for (at, key) in keys.iter().enumerate() {
+                page.insert(at, &[key, &reference(u32::try_from(at).unwrap()).encode()]);
+            }
+            page
+        };
+        let (mut left, right) = (inner(&[b"", b"c"]), inner(&[b"", b"x"]));
+        let size = left.size_appended(&right, b"mmm");
+        left.append(&right, b"mmm");
+        assert_eq!(left.size(), size);
+        let keys: Vec<&[u8]> = (0..left.count()).map(|at| left.key(at)).collect();
+        assert_eq!(keys, [b"".as_slice(), b"c", b"mmm", b"x"]);
+        assert_eq!(Page::decode(left.bytes(), 1, PAGE_SIZE).unwrap(), left);
+        let (mut left, mut right) = (Page::new(0, PAGE_SIZE), Page::new(0, PAGE_SIZE));
+        insert(&mut left, b"a", b"1");
+        insert(&mut right, b"n", b"22");
+        insert(&mut right, b"o", b"");
+        let size = left.size_appended(&right, b"mmm");
+        left.append(&right, b"mmm");
+        assert_eq!(left.size(), size);
+        let keys: Vec<&[u8]> = (0..left.count()).map(|at| left.key(at)).collect();
+        assert_eq!(keys, [b"a", b"n", b"o"]);
+    }
+
+    #[test]
+    fn pages_that_this_code_does_not_write_are_refused() {
+        let mut page = Page::new(0, PAGE_SIZE);
+        insert(&mut page, b"a", b"1");
+        let mut longer = page.bytes().to_vec();
+        longer.push(0);
+        assert!(Page::decode(&longer, 0, PAGE_SIZE).is_err(), "a byte of no record");
+        assert!(Page::decode(Page::new(0, PAGE_SIZE).bytes(), 0, PAGE_SIZE).is_err(), "empty");
+        let head = leaf_record_head(b"a", 1);
+        page.insert(1, &[&head, b"a", b"2"]);
+        assert!(Page::decode(page.bytes(), 0, PAGE_SIZE).is_err(), "a key twice");
+        let child = BlockRef { index: 1, op: 1, checksum: 2, checksum_body: 3 }.encode();
+        let mut bounded = Page::new(1, PAGE_SIZE);
+        bounded.insert(0, &[b"b", &child]);
+        assert!(Page::decode(bounded.bytes(), 1, PAGE_SIZE).is_err(), "a first child with a bound");
+        let mut right = Page::new(1, PAGE_SIZE);
+        right.insert(0, &[b"", &child]);
+        assert!(Page::decode(right.bytes(), 1, PAGE_SIZE).is_ok());
+    }
+
+    #[test]
+    fn a_value_is_in_its_record_up_to_a_quarter_of_the_page() {
+        // Six bytes in front of the key.
+        let size = PAGE_SIZE as usize / 4 - LEAF_RECORD_HEAD_SIZE - 10;
+        assert!(is_inline(10, size, PAGE_SIZE) && !is_inline(10, size + 1, PAGE_SIZE));
+        assert!(is_inline(900, LARGE_SIZE, PAGE_SIZE), "no longer than what would stand for it");
+        assert!(is_inline(1025, LARGE_SIZE, PAGE_SIZE) && !is_inline(1025, 100, PAGE_SIZE));
+    }
+
+    #[test]
     fn appending_splits_off_one_record() {
         let mut page = Page::new(0, PAGE_SIZE);
         for key in 0..=255_u8 {

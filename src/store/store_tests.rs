@@ -1217,6 +1217,18 @@ fn memory_is_bounded() {
 }
 
 #[test]
+fn queues_say_how_full_they_are_and_may_be() {
+    let found = |store: &Store| -> Vec<(&'static str, u64, u64)> {
+        store.bounds().iter().map(|bound| (bound.name, bound.count, bound.max)).collect()
+    };
+    assert_eq!(found(&Store::in_memory()), [("writes_of_blocks", 0, 4)]);
+    let node = Node::new(History::random(1), 4096, 100, 1);
+    let max = node.store.unwritten_max() as u64 + 1024;
+    let expected = [("writes_of_blocks", 0, 4), ("blocks_unwritten", 0, max)];
+    assert_eq!(found(&node.store), expected);
+}
+
+#[test]
 fn prefetch_brings_all_paths_together() {
     let history = History { value_size_max: 300, batch_max: 20, ..History::random(2) };
     let mut node = Node::new(history, 4096, 4000, 110);

@@ -266,3 +266,32 @@ fn a_root_that_miscounts_is_a_fault() {
     }
     assert_eq!(block.body().len() + HEADER_SIZE as usize, 128 + 192 + 5);
 }
+
+#[test]
+fn a_range_has_its_start_and_not_its_end() {
+    let range = Range { start: b"b".to_vec(), end: Some(b"d".to_vec()) };
+    let found: Vec<bool> =
+        ["a", "b", "c", "d", "e"].map(|key| range.contains(key.as_bytes())).to_vec();
+    assert_eq!(found, [false, true, true, false, false]);
+    assert!(Range { end: None, ..range }.contains(b"x"));
+}
+
+#[test]
+fn what_a_sound_survey_says_of_itself() {
+    let mut node = Node::new(1);
+    node.checkpoint(200);
+    let mut survey = node.survey();
+    assert_eq!((survey.faults_count(), survey.take_faults().len()), (0, 0));
+    assert!(survey.root().is_some() && survey.free_set().is_some());
+    let root = node.checkpoints[0].index;
+    assert!(survey.has_reached(root));
+    let blocks = u32::try_from(survey.blocks_count()).unwrap();
+    let reached = (0..blocks).filter(|index| survey.has_reached(*index)).count() as u64;
+    assert_eq!(reached, survey.blocks_sound_all());
+    // The root block cannot be read: nothing is known of the rest.
+    let offset = Layout::new(GEOMETRY).grid_offset() + u64::from(root) * 4096;
+    node.disk.bytes[usize::try_from(offset).unwrap() + 200] ^= 1;
+    let mut survey = node.survey();
+    assert_eq!((survey.faults_count(), survey.take_faults().len()), (1, 1));
+    assert!(survey.root().is_none() && survey.free_set().is_none());
+}

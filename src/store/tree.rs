@@ -611,3 +611,7 @@ pub(super) fn resolve_children(page: &mut Page, sealed: &Sealed) -> bool {
     }
     complete
 }
+
+#[cfg(test)]
+#[path = "tree_tests.rs"]
+mod tests;

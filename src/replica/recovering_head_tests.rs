@@ -1,0 +1,168 @@
+//! F5: which logs of others make an uncertain head certain, and which say nothing of it. Replica 2,
+//! whose log of view 0 ends at op 3, knows that op 2 is committed; the slot of op 4 is damaged.
+
+use super::replica_tests::uncertain;
+use super::test_bench::*;
+use super::*;
+use crate::wire::{DoViewChange, Header, StartViewChange};
+
+/// The log `log` of `log_view` as replica `from` shows it in view 3.
+fn shown(log: &[Message], from: u8, log_view: u32, commit_max: Op) -> Message {
+    do_view_change(log, from, 3, log_view, commit_max)
+}
+
+fn shown_set(set: &HeaderSet, from: u8, log_view: u32) -> Message {
+    let command = DoViewChange {
+        op: set.op,
+        commit_max: 2,
+        log_view: View(log_view),
+        present: 1,
+        ..DoViewChange::default()
+    };
+    Message::new(&author(from, 3), command, &set.encode())
+}
+
+fn is_certain(bench: &Bench) -> bool {
+    bench.replica.status() != Status::RecoveringHead
+}
+
+#[test]
+fn two_that_never_acknowledged_it_make_the_head_certain() {
+    let (mut bench, log) = uncertain();
+    assert_eq!(bench.replica.ops_uncertain().collect::<Vec<_>>(), [4]);
+    for _ in 0..3 {
+        bench.receive(&shown(&log, 0, 0, 2));
+        assert!(!is_certain(&bench), "one replica three times is one");
+    }
+    bench.receive(&shown(&log, 1, 0, 2));
+    bench.settle();
+    let replica = &bench.replica;
+    assert_eq!((replica.status(), replica.view()), (Status::ViewChange, View(3)));
+    assert_eq!((replica.op(), replica.log_view()), (3, View(0)));
+}
+
+#[test]
+fn a_log_that_reaches_the_damaged_slot_is_no_word_against_it() {
+    let (mut bench, log) = uncertain();
+    let longer = [&log[..], &[next(0, &log[2], 2, 70)]].concat();
+    // It contradicts itself, so it does not take the place of the own one.
+    bench.receive(&shown(&longer, 0, 0, 9));
+    bench.receive(&shown(&log, 1, 0, 2));
+    bench.settle();
+    assert!(!is_certain(&bench));
+}
+
+#[test]
+fn a_longer_log_of_the_same_view_goes_on_where_the_own_one_ends() {
+    let (mut bench, log) = uncertain();
+    let longer = [&log[..], &[next(0, &log[2], 2, 70)]].concat();
+    bench.receive(&shown(&longer, 0, 0, 2));
+    bench.settle();
+    assert!(is_certain(&bench));
+    assert_eq!((bench.replica.op(), bench.replica.log_view()), (4, View(0)));
+    // Another op 3 is none of that view.
+    let (mut bench, log) = uncertain();
+    let other = next(0, &log[1], 2, 71);
+    let other = [&log[..2], &[other.clone(), next(0, &other, 2, 72)]].concat();
+    bench.receive(&shown(&other, 0, 0, 2));
+    bench.settle();
+    assert!(!is_certain(&bench));
+    assert_eq!(bench.replica.op(), 3);
+}
+
+#[test]
+fn a_log_of_a_newer_view_takes_the_place_of_the_own_one() {
+    let (mut bench, log) = uncertain();
+    let newer = [&log[..2], &[next(1, &log[1], 2, 71)]].concat();
+    bench.receive(&shown(&newer, 0, 1, 2));
+    bench.settle();
+    assert!(is_certain(&bench));
+    assert_eq!((bench.replica.op(), bench.replica.log_view()), (3, View(1)));
+    assert_eq!(bench.replica.journal.header(3).map(Header::id), Some(id(&newer[2])));
+}
+
+#[test]
+fn a_log_that_cannot_be_this_replicas_does_not_take_its_place() {
+    let log = log_of(&[0; 64]);
+    let newer = |count: usize, view: u32| {
+        [&log[..count - 1], &[next(view, &log[count - 2], 2, 71)]].concat()
+    };
+    for (what, log) in [
+        ("no room for its head", shown(&newer(65, 1), 0, 1, 2)),
+        ("it ends below what is committed here", shown(&log[..1], 0, 1, 1)),
+        ("it ends below what it says is committed", shown(&newer(4, 1), 0, 1, 5)),
+    ] {
+        let (mut bench, _) = uncertain();
+        bench.receive(&log);
+        bench.settle();
+        assert!(!is_certain(&bench), "{what}");
+        assert_eq!((bench.replica.op(), bench.replica.log_view()), (3, View(0)), "{what}");
+    }
+    let (mut bench, log) = uncertain();
+    let mut stranger = table(3);
+    stranger.incarnations[2] = 999;
+    let set =
+        HeaderSet { table: stranger, ..set_of(&[&log[..], &[next(1, &log[2], 2, 7)]].concat(), 4) };
+    bench.receive(&shown_set(&set, 0, 1));
+    bench.settle();
+    assert!(!is_certain(&bench), "another file is in its place");
+    bench.receive(&shown(&newer(64, 1), 0, 1, 62));
+    assert!(is_certain(&bench), "room for op 64");
+}
+
+/// A recovery above what is committed is of this view's log, and may have been cut from a newer
+/// one's.
+#[test]
+fn an_older_table_is_not_of_the_same_view() {
+    let recovered = |bench: &mut Bench| {
+        let mut newer = IncarnationTable {
+            op: 3,
+            op_before: 1,
+            incarnations_before: table(3).incarnations,
+            ..table(3)
+        };
+        newer.incarnations[1] = 999;
+        bench.replica.table = newer;
+        bench.replica.head.table = newer;
+    };
+    let (mut bench, log) = uncertain();
+    recovered(&mut bench);
+    let longer = [&log[..], &[next(0, &log[2], 2, 70)]].concat();
+    bench.act(|replica, effects| {
+        let header = shown(&longer, 0, 0, 2);
+        let Command::DoViewChange(command) = header.header().command else { panic!() };
+        let set = set_of(&longer, 4);
+        let log = ViewLog { log_view: View(0), commit_max: 2, set, present: 1, nack: 0 };
+        // Its own table is not durable in this test: what comes of it is looked at alone.
+        assert!(!replica.may_install(&log));
+        replica.table = table(3);
+        replica.head.table = table(3);
+        replica.on_log_of_member(&header.header().with(command), &log, effects);
+    });
+    assert!(is_certain(&bench));
+    let (mut bench, _) = uncertain();
+    recovered(&mut bench);
+    let newer = [&log[..], &[next(1, &log[2], 2, 70)]].concat();
+    let set = set_of(&newer, 4);
+    let log = ViewLog { log_view: View(1), commit_max: 2, set, present: 1, nack: 0 };
+    assert!(bench.replica.may_install(&log));
+}
+
+#[test]
+fn a_log_that_ends_below_what_is_committed_stays_uncertain() {
+    let (mut bench, log) = uncertain();
+    bench.replica.commit_max = 5;
+    bench.receive(&shown(&log, 0, 0, 2));
+    bench.receive(&shown(&log, 1, 0, 2));
+    bench.settle();
+    assert!(!is_certain(&bench));
+}
+
+#[test]
+fn votes_for_another_view_are_not_remembered() {
+    let (mut bench, _) = uncertain();
+    for from in [0, 1] {
+        bench.receive(&message(from, 5, StartViewChange {}));
+    }
+    assert_eq!(bench.replica.votes, 0);
+}
