@@ -619,52 +619,45 @@ mod tests {
 
     #[test]
     fn what_is_known_after_syncs_that_were_left_is_known_place_by_place() {
-        const PLACES: u64 = 40;
-        let place = |at: u64| if at == PLACES { Place::End } else { Place::FreeSet(at) };
+        const PLACES: usize = 40;
+        let place = |at: usize| if at == PLACES { Place::End } else { Place::FreeSet(at as u64) };
+        let range = |(at, end): &(usize, usize)| (place(*at), place(*end));
+        let is_in = |range: &(usize, usize), at: usize| range.0 <= at && at < range.1;
         let mut prng = Prng::from_seed(1);
         for _ in 0..200 {
             let mut known = Known::all_of(5);
-            let (mut model, mut lost_model) = ([5; PLACES as usize], Vec::<(u64, u64)>::new());
+            let (mut ops, mut lost) = ([5; PLACES], Vec::<(usize, usize)>::new());
             for op in (10..).take(8) {
                 let mut gaps = Vec::new();
-                let mut at = prng.below(4);
+                let mut at = prng.index(4);
                 while at < PLACES && gaps.len() < 6 {
-                    let end = (at + 1 + prng.below(9)).min(PLACES);
+                    let end = (at + 1 + prng.index(9)).min(PLACES);
                     gaps.push((at, end));
-                    at = end + 1 + prng.below(9);
+                    at = end + 1 + prng.index(9);
                 }
-                let mut lost = Vec::new();
+                let mut lost_new = Vec::new();
                 for _ in 0..prng.below(3) {
-                    let at = prng.below(PLACES);
-                    lost.push((at, at + 1 + prng.below((PLACES - at).min(10))));
+                    let at = prng.index(PLACES);
+                    lost_new.push((at, at + 1 + prng.index((PLACES - at).min(10))));
                 }
-                let is_in = |gap: &(u64, u64), at: u64| gap.0 <= at && at < gap.1;
-                for at in 0..PLACES {
-                    if !gaps.iter().any(|gap| is_in(gap, at)) {
-                        model[at as usize] = op;
-                    }
+                let is_gap = |at: usize| gaps.iter().any(|gap| is_in(gap, at));
+                for at in (0..PLACES).filter(|at| !is_gap(*at)) {
+                    ops[at] = op;
                 }
-                lost_model
-                    .retain(|lost| (lost.0..lost.1).any(|at| gaps.iter().any(|g| is_in(g, at))));
-                lost_model.extend(&lost);
-                let range = |(at, end): &(u64, u64)| (place(*at), place(*end));
+                lost.retain(|lost| (lost.0..lost.1).any(is_gap));
+                lost.extend(&lost_new);
                 let gaps: Vec<Range> = gaps.iter().map(range).collect();
-                known.learn(op, &gaps, lost.iter().map(range));
+                known.learn(op, &gaps, lost_new.iter().map(range));
             }
             for _ in 0..100 {
-                let at = prng.below(PLACES);
-                let end = prng.range_inclusive(at + 1, PLACES);
+                let at = prng.index(PLACES);
+                let end = at + 1 + prng.index(PLACES - at);
                 let op = prng.below(20);
                 let reference = BlockRef { op, index: 1, ..BlockRef::NONE };
-                let item = Item {
-                    reference,
-                    role: Role::Root,
-                    place: place(at),
-                    end: place(end),
-                    leaf: None,
-                };
-                let is_lost = lost_model.iter().any(|lost| at <= lost.0 && lost.1 <= end);
-                let is_known = (at..end).all(|at| op <= model[at as usize]);
+                let (role, leaf) = (Role::Root, None);
+                let item = Item { reference, role, place: place(at), end: place(end), leaf };
+                let is_lost = lost.iter().any(|lost| at <= lost.0 && lost.1 <= end);
+                let is_known = ops[at..end].iter().all(|known| op <= *known);
                 assert_eq!(known.has(&item), is_known && !is_lost);
             }
         }
