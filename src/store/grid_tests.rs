@@ -98,9 +98,8 @@ fn repairs_are_written_as_far_as_the_budget_and_the_writes_go() {
 
 #[test]
 fn places_that_were_given_out_again_are_neither_read_nor_repaired() {
-    let mut grid = grid(8, 8);
     for (given_out, left) in [(1, 2), (2, 1)] {
-        grid.reset();
+        let mut grid = grid(8, 8);
         for index in [1, 2] {
             read(&mut grid, &block(index, 4), Reader::Page);
             grid.miss(&block(index, 4).reference, Some(Reader::Page));
@@ -113,8 +112,21 @@ fn places_that_were_given_out_again_are_neither_read_nor_repaired() {
         assert_eq!(grid.reads.values().copied().collect::<Vec<_>>(), [(rest, Reader::Page)]);
         assert_eq!(grid.repairs.keys().copied().collect::<Vec<_>>(), [left + 2]);
     }
+}
+
+#[test]
+fn a_reset_forgets_all_but_what_can_be_written() {
+    let mut grid = grid(8, 16);
+    for index in [1, 8] {
+        read(&mut grid, &block(7, 4), Reader::Page);
+        grid.miss(&block(index, 4).reference, Some(Reader::Page));
+        grid.on_block(&block(index, 4));
+        grid.miss(&block(index + 1, 4).reference, None);
+    }
+    assert!(grid.has_room_for(7) && !grid.has_room_for(8));
     grid.reset();
-    assert!(!grid.is_reading_or_missing());
+    assert_eq!((grid.missing().count(), grid.reads.len()), (0, 0));
+    assert_eq!(grid.repairs.keys().copied().collect::<Vec<_>>(), [1]);
 }
 
 #[test]
