@@ -17,9 +17,9 @@
 //! that is beneath it: what a block refers to is not younger than the block. A sync that is begun
 //! anew finds what it has fetched before by reading it.
 //!
-//! **A moving target.** The others go on meanwhile and let go of C, so C' is to be taken over in its
-//! place, before C is complete. What was done for C is not done again: `Known` says up to which op
-//! blocks are here, by place.
+//! **A moving target.** The others go on meanwhile and let go of C, so C' is to be taken over in
+//! its place, before C is complete. What was done for C is not done again: `Known` says up to
+//! which op blocks are here, by place.
 //!
 //! ```text
 //!               START                                            END
@@ -27,13 +27,13 @@
 //!   then of C'  | C'    | C  | K   | C     | K                     |
 //! ```
 //!
-//! A block of C'' is here, with all beneath it, if its op is none above those of its whole range and
-//! no block beneath it is *lost*: fetched, and not written when the sync was left. Proof, for the
-//! last walk, over C': the block is one of C' (`That is here`). Its range was no wider there: a page
-//! is written anew when it gives up keys, and is not when a neighbour goes and leaves it some. If it
-//! was visited, it was durable or is lost, and the same is true of those that it refers to. If it
-//! was left out, or one above it, it was here. If it was not come to, then all of its range was not:
-//! there `Known` is what it was before, by which the block is here.
+//! A block of C'' is here, with all beneath it, if its op is none above those of its whole range
+//! and no block beneath it is *lost*: fetched, and not written when the sync was left. Proof, for
+//! the last walk, over C': the block is one of C' (*That is here*, above). Its range was no wider
+//! there: a page is written anew when it gives up keys, and is not when a neighbour goes and leaves
+//! it some. If it was visited, it was durable or is lost, and the same is true of those that it
+//! refers to. If it was left out, or one above it, it was here. If it was not come to, then all of
+//! its range was not: there `Known` is what it was before, by which the block is here.
 //!
 //! So the walk over C'' comes to its end as soon as what changes in an interval can be fetched in
 //! one.
@@ -144,8 +144,8 @@ pub(super) struct Item {
     place: Place,
     /// All that is beneath is before this.
     end: Place,
-    /// Of a value of one block: the range of its leaf. It is not told apart from its neighbours when
-    /// the sync is left.
+    /// Of a value of one block: the range of its leaf. It is not told apart from its neighbours
+    /// when the sync is left.
     leaf: Option<Range>,
 }
 
@@ -422,8 +422,8 @@ impl Walk {
         self.next_item == 0
     }
 
-    /// What it has not come to, in order. What it leaves out behind the frontier is in the last one:
-    /// that is known as before.
+    /// What it has not come to, in order. What it leaves out behind the frontier is in the last
+    /// one: that is known as before.
     fn gaps(&self) -> Vec<Range> {
         assert!(!self.is_scrub);
         let mut open: Vec<(&Place, &Place)> = Vec::new();
