@@ -148,6 +148,7 @@ impl Store {
         assert!(self.is_settled());
         assert_eq!(op, self.tree.op, "the checkpoint that the interval ends with");
         assert!(extra.len() <= EXTRA_SIZE_MAX);
+        self.known = None;
         self.tree.resolve_root();
         let free_set = &mut self.tree.free_set;
         if !self.checkpoint.is_none() {

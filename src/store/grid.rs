@@ -144,7 +144,7 @@ impl Grid {
     }
 
     /// Forgets all reads and faults, and repairs that there is no room for yet. The other repairs,
-    /// and writes in flight, stay what they are: see [`Self::repairs_count`].
+    /// and writes in flight, are still to be done: [`Self::has_repairs_due`].
     pub(super) fn reset(&mut self) {
         self.reads.clear();
         self.missing.clear();
@@ -282,6 +282,12 @@ impl Grid {
     /// Whether the file has this block.
     pub(super) fn has_room_for(&self, index: u32) -> bool {
         index < self.count
+    }
+
+    /// Whether there are repairs to write, or being written, that do not wait for room.
+    pub(super) fn has_repairs_due(&self) -> bool {
+        let is_due = self.repairs.first_key_value().is_some_and(|(index, _)| *index < self.count);
+        is_due || self.writes.values().any(|write| write.writer == Writer::Repair)
     }
 
     /// Writes repairs, up to `budget` bytes.

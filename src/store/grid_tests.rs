@@ -127,6 +127,15 @@ fn a_reset_forgets_all_but_what_can_be_written() {
     grid.reset();
     assert_eq!((grid.missing().count(), grid.reads.len()), (0, 0));
     assert_eq!(grid.repairs.keys().copied().collect::<Vec<_>>(), [1]);
+    assert!(grid.has_repairs_due());
+    let ids = write_repairs(&mut grid, 1 << 20);
+    assert!(grid.has_repairs_due(), "it is on its way");
+    for id in ids {
+        grid.on_write_done(id);
+    }
+    grid.miss(&block(8, 4).reference, None);
+    grid.on_block(&block(8, 4));
+    assert!(grid.repairs_count() == 1 && !grid.has_repairs_due(), "it waits for room");
 }
 
 #[test]

@@ -48,7 +48,7 @@ impl Store {
         self.tree = Tree::new(self.grid.cluster, self.grid.block_size, op, cache_count_max);
         self.sync_leave();
         self.grid.reset();
-        self.is_draining = self.grid.repairs_count() > 0;
+        self.is_draining = self.grid.has_repairs_due();
         self.abandon_overlay();
         (self.freezing, self.written, self.walk) = (None, None, None);
         self.peer_blocks.clear();
@@ -148,7 +148,7 @@ impl Store {
                 if self.grid.on_write_done(id) == Writer::CheckpointRoot {
                     self.on_root_written();
                 }
-                self.is_draining = self.is_draining && self.grid.repairs_count() > 0;
+                self.is_draining = self.is_draining && self.grid.has_repairs_due();
                 self.trim();
             }
             other => panic!("{other:?} is not a write of the store"),

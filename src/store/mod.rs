@@ -183,7 +183,8 @@ pub struct Store {
     header: [u8; HEADER_SIZE as usize],
     extra: Vec<u8>,
     walk: Option<Walk>,
-    /// What syncs have done that were left for a newer checkpoint.
+    /// What syncs have done that were left for a newer checkpoint, or are over, until one is made
+    /// here.
     known: Option<Known>,
     walk_generation: u32,
     pace: Pace,

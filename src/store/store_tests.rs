@@ -841,6 +841,7 @@ fn a_sync_goes_on_where_it_was_when_a_newer_checkpoint_is_to_be_taken_over() {
                 bound += visited;
                 visited_before = visited;
             }
+            delete_or_insert_many(&mut peer, &mut prng);
             change_and_checkpoint(&mut peer, &mut prng);
             assert!(targets < 100, "seed {seed}: no end of it");
         }
@@ -934,6 +935,23 @@ fn change_and_checkpoint(node: &mut Node, prng: &mut Prng) {
         node.attempt(|store| store.put(table, &key, &value));
     }
     node.idle();
+}
+
+/// Deletes or inserts records of one range, so that pages merge, split, and lose neighbours.
+fn delete_or_insert_many(node: &mut Node, prng: &mut Prng) {
+    let (table, first) = (Table([2, 4, 6][prng.index(3)]), prng.below(700));
+    let is_delete = prng.below(2) == 0;
+    let count = prng.below(if is_delete { 60 } else { 10 });
+    for number in first..first + count {
+        let mut key = u32::try_from(number).unwrap().to_be_bytes().to_vec();
+        if table == Table(4) {
+            key = vec![key[3] % 30];
+        }
+        node.attempt(|store| match is_delete {
+            true => store.delete(table, &key),
+            false => store.put(table, &key, &[7; 100]),
+        });
+    }
 }
 
 #[test]

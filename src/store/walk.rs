@@ -30,10 +30,12 @@
 //! A block of C'' is here, with all beneath it, if its op is none above those of its whole range
 //! and no block beneath it is *lost*: fetched, and not written when the sync was left. Proof, for
 //! the last walk, over C': the block is one of C' (*That is here*, above). Its range was no wider
-//! there: a page is written anew when it gives up keys, and is not when a neighbour goes and leaves
-//! it some. If it was visited, it was durable or is lost, and the same is true of those that it
-//! refers to. If it was left out, or one above it, it was here. If it was not come to, then all of
-//! its range was not: there `Known` is what it was before, by which the block is here.
+//! there: a page is written anew when it gives up keys, and is not when a neighbour goes and
+//! leaves it some. If it was visited, it was durable or is lost, and the same is true of those
+//! that it refers to and that were come to. If it was left out, or one above it, it was here. If
+//! it was not come to, then all of its range was not: there `Known` is what it was before, by
+//! which the block is here; and a block that was lost before stays lost there. (C' led to C'', as
+//! proven checkpoints do; of two that contradict each other nothing of this holds.)
 //!
 //! So the walk over C'' comes to its end as soon as what changes in an interval can be fetched in
 //! one.
@@ -41,9 +43,9 @@
 //! **A place** in the order of a walk is as good in the next checkpoint: a chunk of the free set,
 //! or a key and a part of its value. A walk from a place on visits what is not wholly before it.
 //!
-//! **Invariants:** the frontier is bounded: pages on the way down, times their children; a reader
-//! of an older walk finds nobody; when a sync is over, every block of the checkpoint is durable
-//! here.
+//! **Invariants:** the stack is bounded: pages read at a time and on the way down, times their
+//! children; a reader of an older walk finds nobody; when a sync is over, every block of the
+//! checkpoint is durable here.
 //!
 //! **Not here:** who has the blocks that are missing; when the scrub reads what.
 
@@ -58,6 +60,7 @@ use crate::storage::free_set::PageAddress;
 use crate::storage::{FreeSet, Request};
 use crate::wire::{BlockRef, Op};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Blocks that a sync reads or waits for at a time: no more than a peer reads for others at once.
 const SYNC_WINDOW: usize = READS_MAX;
@@ -146,7 +149,7 @@ pub(super) struct Item {
     end: Place,
     /// Of a value of one block: the range of its leaf. It is not told apart from its neighbours
     /// when the sync is left.
-    leaf: Option<Range>,
+    leaf: Option<Arc<Range>>,
 }
 
 /// From a place on up to another, that is above it.
@@ -307,8 +310,8 @@ impl Store {
         }
         let mut walk = self.walk.take().expect("a sync");
         let grid = &self.grid;
-        if walk.is_at_begin() && grid.repairs_count() > 0 {
-            // What the load has fetched would be fetched again.
+        if walk.is_at_begin() && grid.has_repairs_due() {
+            // What the load has fetched would be fetched again, as is what waits for room.
             self.walk = Some(walk);
             return;
         }
@@ -319,6 +322,7 @@ impl Store {
         }
         if busy(&walk, self) == 0 && walk.stack.is_empty() {
             self.synced = walk.progress();
+            self.known = Some(Known::all_of(self.checkpoint.op));
         } else {
             self.walk = Some(walk);
         }
@@ -429,7 +433,7 @@ impl Walk {
         let mut open: Vec<(&Place, &Place)> = Vec::new();
         for item in self.outstanding.values().chain(&self.stack) {
             let (place, end) =
-                item.leaf.as_ref().map_or((&item.place, &item.end), |(place, end)| (place, end));
+                item.leaf.as_deref().map_or((&item.place, &item.end), |(place, end)| (place, end));
             open.push((place, if item.place < self.frontier { end } else { &Place::End }));
         }
         open.sort();
@@ -573,6 +577,7 @@ impl Walk {
         page_size: u32,
     ) -> Result<Vec<Item>, &'static str> {
         let leaf = Page::decode(block.body(), 0, page_size)?;
+        let range = Arc::new((item.place.clone(), item.end.clone()));
         let values = (0..leaf.count()).filter_map(|at| match leaf.value(at) {
             Value::Inline(_) => None,
             Value::Large { size, reference, .. } => {
@@ -581,7 +586,7 @@ impl Walk {
                 let place = Place::value(leaf.key(at), 0);
                 let end = Place::value(leaf.key(at), blocks);
                 let is_small = role == Role::Value(0) && !self.is_scrub;
-                let leaf = is_small.then(|| (item.place.clone(), item.end.clone()));
+                let leaf = is_small.then(|| range.clone());
                 (end > self.position).then_some(Item { reference, role, place, end, leaf })
             }
         });
