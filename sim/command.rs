@@ -173,7 +173,11 @@ impl Tally {
             self.excused.push((seed, line.to_owned()));
         }
         if status != 0 {
-            let last = text.lines().last().unwrap_or("no output").to_owned();
+            let last = text.lines().last().unwrap_or("no output");
+            // A run that was ended has not said which it was.
+            let mut words = last.split(|it: char| !it.is_ascii_alphanumeric());
+            let is_named = words.any(|word| word == seed.to_string());
+            let last = if is_named { last.to_owned() } else { format!("seed {seed}: {last}") };
             eprintln!("\r{status} {last}");
             self.failed.push((seed, status, last));
         }

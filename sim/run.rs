@@ -115,14 +115,20 @@ pub(super) fn context() -> (u64, usize, Vec<String>) {
     (now, process, lines.unwrap_or_default())
 }
 
-/// Draws the knobs of a seed and sets those that are set.
+/// Draws the knobs of a seed and sets those that are set. What is drawn gives way to what is set.
 ///
 /// # Errors
-/// A knob that there is not, or a value out of its bounds.
+/// A knob that there is not, or a value out of its bounds, or two that are set and do not agree.
 pub(super) fn options_of(seed: u64, settings: &[(String, u64)]) -> Result<Options, String> {
     let mut options = Options::draw(&mut Prng::from_seed(seed).fork());
     for (name, value) in settings {
         options.set(name, *value)?;
+    }
+    let is_set = |knob: &str| settings.iter().any(|(name, _)| name == knob);
+    if !is_set("pipeline") {
+        options.pipeline = options.pipeline.min(options.slots / 8);
+    } else if !is_set("slots") {
+        options.slots = options.slots.max((8 * options.pipeline).next_multiple_of(64));
     }
     match options.geometry().invalid() {
         Some(reason) => Err(reason),
@@ -255,6 +261,22 @@ mod tests {
     fn report(name: &'static str, compared: u64, failure: Option<&str>) -> CheckerReport {
         let failure = failure.map(str::to_owned);
         CheckerReport { name, compared, undecided: 0, vacuous: compared == 0, failure }
+    }
+
+    #[test]
+    fn what_is_drawn_gives_way_to_what_is_set() {
+        for seed in 0..100 {
+            let set = |knobs: &[(&str, u64)]| {
+                let knobs: Vec<_> =
+                    knobs.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();
+                options_of(seed, &knobs)
+            };
+            let options = set(&[("slots", 64)]).expect("any pipeline is made to fit");
+            assert!(options.slots == 64 && options.pipeline <= 8);
+            let options = set(&[("pipeline", 29)]).expect("any ring is made to fit");
+            assert!(options.pipeline == 29 && options.slots >= 256);
+            assert!(set(&[("pipeline", 16), ("slots", 64)]).is_err(), "they do not agree");
+        }
     }
 
     #[test]
