@@ -35,6 +35,7 @@ mod cache;
 mod checkpoint;
 mod digest;
 mod grid;
+mod known;
 mod load;
 mod page;
 mod scan;
@@ -43,6 +44,10 @@ mod sealed;
 #[cfg(test)]
 mod store_tests;
 pub mod survey;
+#[cfg(test)]
+mod sync_tests;
+#[cfg(test)]
+mod test_node;
 mod tree;
 mod value;
 mod walk;
@@ -59,13 +64,14 @@ use crate::wire::{BlockRef, ClusterId};
 use bytes::Bytes;
 use checkpoint::Freezing;
 use grid::{Grid, Reader};
+use known::Known;
 use load::Load;
 use scrub::Pace;
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Bound, ControlFlow};
 use tree::{Miss, Tree};
-use walk::{Known, Walk};
+use walk::Walk;
 
 /// The longest key, in bytes, its table not counted.
 pub const KEY_SIZE_MAX: usize = 1024;

@@ -18,27 +18,9 @@
 //! anew finds what it has fetched before by reading it.
 //!
 //! **A moving target.** The others go on meanwhile and let go of C, so C' is to be taken over in
-//! its place, before C is complete. What was done for C is not done again: `Known` says up to
-//! which op blocks are here, by place.
-//!
-//! ```text
-//!               START                                            END
-//!   of C        | C          | K   | C     | K                     |    K: it had not come there
-//!   then of C'  | C'    | C  | K   | C     | K                     |
-//! ```
-//!
-//! A block of C'' is here, with all beneath it, if its op is none above those of its whole range
-//! and no block beneath it is *lost*: fetched, and not written when the sync was left. Proof, for
-//! the last walk, over C': the block is one of C' (*That is here*, above). Its range was no wider
-//! there: a page is written anew when it gives up keys, and is not when a neighbour goes and
-//! leaves it some. If it was visited, it was durable or is lost, and the same is true of those
-//! that it refers to and that were come to. If it was left out, or one above it, it was here. If
-//! it was not come to, then all of its range was not: there `Known` is what it was before, by
-//! which the block is here; and a block that was lost before stays lost there. (C' led to C'', as
-//! proven checkpoints do; of two that contradict each other nothing of this holds.)
-//!
-//! So the walk over C'' comes to its end as soon as what changes in an interval can be fetched in
-//! one.
+//! its place, before C is complete. What was done for C is not done again: [`Known`] says up to
+//! which op blocks are here, by place. So the walk comes to its end as soon as what changes in an
+//! interval can be fetched in one.
 //!
 //! **A place** in the order of a walk is as good in the next checkpoint: a chunk of the free set,
 //! or a key and a part of its value. A walk from a place on visits what is not wholly before it.
@@ -52,6 +34,7 @@
 use super::Store;
 use super::checkpoint::CheckpointRoot;
 use super::grid::{READS_MAX, Reader};
+use super::known::Known;
 use super::page::{Page, Value};
 use super::value::{value_children, value_fanout, value_levels};
 use crate::constants::HEADER_SIZE;
@@ -63,16 +46,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Blocks that a sync reads or waits for at a time: no more than a peer reads for others at once.
-const SYNC_WINDOW: usize = READS_MAX;
+pub(super) const SYNC_WINDOW: usize = READS_MAX;
 
 /// Ranges that a sync has not come to, of those that are told apart.
 const GAPS_MAX: usize = 64;
-
-/// Ranges of different ops in [`Known`].
-const SEGMENTS_MAX: usize = 256;
-
-/// Lost blocks in [`Known`].
-const LOST_MAX: usize = 4 * SYNC_WINDOW;
 
 /// How far a sync has come, with those that it was left for a newer checkpoint from.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -153,87 +130,7 @@ pub(super) struct Item {
 }
 
 /// From a place on up to another, that is above it.
-type Range = (Place, Place);
-
-/// What is here, of blocks that the next checkpoint may have too.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Known {
-    /// Up to the place, from that of the one before on: what is here is up to this op. The last one
-    /// ends at the end.
-    segments: Vec<(Place, Op)>,
-    /// The ranges of blocks that were fetched and are not here.
-    lost: Vec<Range>,
-}
-
-impl Known {
-    /// All of a checkpoint.
-    fn all_of(op: Op) -> Self {
-        Self { segments: vec![(Place::End, op)], lost: Vec::new() }
-    }
-
-    /// Whether the block is here, with all that is beneath it.
-    fn has(&self, item: &Item) -> bool {
-        let after = self.segments.partition_point(|(end, _)| *end <= item.place);
-        let mut ops = self.segments[after..].iter();
-        loop {
-            let (end, op) = ops.next().expect("the last one ends at the end");
-            if item.reference.op > *op {
-                return false;
-            }
-            if item.end <= *end {
-                break;
-            }
-        }
-        !self.lost.iter().any(|(place, end)| item.place <= *place && *end <= item.end)
-    }
-
-    /// All of the checkpoint of `op` is here, but for what is in the gaps and for lost blocks.
-    fn learn(&mut self, op: Op, gaps: &[Range], lost: impl Iterator<Item = Range>) {
-        let is_open =
-            |(place, end): &Range| gaps.iter().any(|(gap, gap_end)| place < gap_end && gap < end);
-        // The others were visited again.
-        let mut lost: Vec<Range> =
-            self.lost.iter().filter(|range| is_open(range)).cloned().chain(lost).collect();
-        lost.sort();
-        lost.dedup();
-        if lost.len() > LOST_MAX {
-            return;
-        }
-        let mut segments: Vec<(Place, Op)> = Vec::new();
-        let mut push = |end: &Place, op: Op| match segments.last_mut() {
-            Some(last) if last.1 == op => last.0 = end.clone(),
-            _ => segments.push((end.clone(), op)),
-        };
-        let mut done = &Place::START;
-        for (place, gap_end) in gaps {
-            assert!(done <= place && place < gap_end);
-            if done < place {
-                push(place, op);
-            }
-            let after = self.segments.partition_point(|(end, _)| end <= place);
-            for (end, op_before) in &self.segments[after..] {
-                push(end.min(gap_end), *op_before);
-                if end >= gap_end {
-                    break;
-                }
-            }
-            done = gap_end;
-        }
-        if *done < Place::End {
-            push(&Place::End, op);
-        }
-        while segments.len() > SEGMENTS_MAX {
-            // Those that differ least.
-            let pairs = (1..segments.len()).map(|at| segments[at - 1].1.abs_diff(segments[at].1));
-            let (at, _) = pairs.enumerate().min_by_key(|(_, diff)| *diff).expect("many");
-            let (_, op) = segments.remove(at);
-            segments[at].1 = segments[at].1.min(op);
-        }
-        assert!(segments.is_sorted_by(|a, b| a.0 < b.0));
-        assert!(segments.last().is_some_and(|(end, _)| *end == Place::End));
-        *self = Self { segments, lost };
-    }
-}
+pub(super) type Range = (Place, Place);
 
 /// A walk under way.
 #[derive(Debug)]
@@ -242,8 +139,8 @@ pub(super) struct Walk {
     pub(super) is_scrub: bool,
     /// What is not visited.
     known: Known,
-    /// Of a sync: the blocks that were fetched and are not durable yet, by index.
-    fetched: BTreeMap<u32, Item>,
+    /// Of a sync: the blocks that were fetched and that the file has no room for yet, by index.
+    roomless: BTreeMap<u32, Item>,
     /// What is wholly before this is not visited.
     pub(super) position: Place,
     /// The checkpoint that it began with; a scrub goes on over newer ones.
@@ -268,10 +165,8 @@ impl Store {
         if op_complete < self.checkpoint.op {
             let mut walk = self.walk_new(false);
             walk.known = known.unwrap_or(Known::all_of(0));
-            for (_, op) in &mut walk.known.segments {
-                *op = (*op).max(op_complete);
-                assert!(*op <= self.checkpoint.op);
-            }
+            walk.known.raise(op_complete);
+            assert!(walk.known.op_max() <= self.checkpoint.op);
             walk.blocks_found = self.synced.blocks_found;
             walk.blocks_fetched = self.synced.blocks_fetched;
             self.walk = Some(walk);
@@ -282,9 +177,9 @@ impl Store {
     pub(super) fn sync_leave(&mut self) {
         let Some(mut walk) = self.walk.take().filter(|walk| !walk.is_scrub) else { return };
         let gaps = walk.gaps();
-        // The others are written before the next one is read.
-        let unwritten = walk.fetched.iter().filter(|(index, _)| !self.grid.has_room_for(**index));
-        let lost = unwritten.map(|(_, item)| (item.place.clone(), item.end.clone()));
+        // The other repairs are written before the next one is read.
+        walk.roomless.retain(|index, _| !self.grid.has_room_for(*index));
+        let lost = walk.roomless.values().map(|item| (item.place.clone(), item.end.clone()));
         walk.known.learn(walk.op_begin, &gaps, lost);
         self.synced = SyncProgress { blocks_outstanding: 0, ..walk.progress() };
         self.known = Some(walk.known);
@@ -315,7 +210,7 @@ impl Store {
             self.walk = Some(walk);
             return;
         }
-        walk.fetched.retain(|index, _| grid.is_repairing(*index));
+        walk.roomless.retain(|index, _| !grid.has_room_for(*index));
         let busy = |walk: &Walk, store: &Self| walk.outstanding.len() + store.grid.repairs_count();
         while !walk.stack.is_empty() && busy(&walk, self) < SYNC_WINDOW {
             self.walk_read(&mut walk, requests);
@@ -337,7 +232,7 @@ impl Store {
             generation: self.walk_generation,
             is_scrub,
             known: Known::all_of(0),
-            fetched: BTreeMap::new(),
+            roomless: BTreeMap::new(),
             position: Place::START,
             op_begin: self.checkpoint.op,
             stack: vec![root],
@@ -399,9 +294,8 @@ impl Store {
         assert_eq!(walk.outstanding[&item].reference, block.reference);
         let children = walk.children(&walk.outstanding[&item], block, page_size)?;
         let item = walk.outstanding.remove(&item).expect("just seen");
-        if is_fetched {
-            assert!(self.grid.is_repairing(block.reference.index));
-            walk.fetched.insert(block.reference.index, item);
+        if is_fetched && !self.grid.has_room_for(block.reference.index) {
+            walk.roomless.insert(block.reference.index, item);
         }
         walk.blocks_fetched += u64::from(is_fetched);
         walk.blocks_found += u64::from(!is_fetched);
@@ -474,7 +368,9 @@ impl Walk {
         // Leaves and pages above may refer to what is older than they are, others do not.
         let is_whole = matches!(item.role, Role::Value(_) | Role::FreeSet((0, _)));
         let is_young = self.is_scrub && is_whole && op > self.op_begin;
-        !item.reference.is_none() && !self.known.has(item) && !is_young
+        !item.reference.is_none()
+            && !self.known.has(item.reference.op, &item.place, &item.end)
+            && !is_young
     }
 
     /// What a block refers to and is not wholly before the position, in order.
@@ -614,78 +510,5 @@ impl Walk {
             (end > self.position).then_some(Item { reference, role, place, end, leaf: None })
         });
         children.collect()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::stdx::Prng;
-
-    #[test]
-    fn what_is_known_after_syncs_that_were_left_is_known_place_by_place() {
-        const PLACES: usize = 40;
-        let place = |at: usize| if at == PLACES { Place::End } else { Place::FreeSet(at as u64) };
-        let range = |(at, end): &(usize, usize)| (place(*at), place(*end));
-        let is_in = |range: &(usize, usize), at: usize| range.0 <= at && at < range.1;
-        let mut prng = Prng::from_seed(1);
-        for _ in 0..200 {
-            let mut known = Known::all_of(5);
-            let (mut ops, mut lost) = ([5; PLACES], Vec::<(usize, usize)>::new());
-            for op in (10..).take(8) {
-                let mut gaps = Vec::new();
-                let mut at = prng.index(4);
-                while at < PLACES && gaps.len() < 6 {
-                    let end = (at + 1 + prng.index(9)).min(PLACES);
-                    gaps.push((at, end));
-                    at = end + 1 + prng.index(9);
-                }
-                let mut lost_new = Vec::new();
-                for _ in 0..prng.below(3) {
-                    let at = prng.index(PLACES);
-                    lost_new.push((at, at + 1 + prng.index((PLACES - at).min(10))));
-                }
-                let is_gap = |at: usize| gaps.iter().any(|gap| is_in(gap, at));
-                for at in (0..PLACES).filter(|at| !is_gap(*at)) {
-                    ops[at] = op;
-                }
-                lost.retain(|lost| (lost.0..lost.1).any(is_gap));
-                lost.extend(&lost_new);
-                let gaps: Vec<Range> = gaps.iter().map(range).collect();
-                known.learn(op, &gaps, lost_new.iter().map(range));
-            }
-            for _ in 0..100 {
-                let at = prng.index(PLACES);
-                let end = at + 1 + prng.index(PLACES - at);
-                let op = prng.below(20);
-                let reference = BlockRef { op, index: 1, ..BlockRef::NONE };
-                let (role, leaf) = (Role::Root, None);
-                let item = Item { reference, role, place: place(at), end: place(end), leaf };
-                let is_lost = lost.iter().any(|lost| at <= lost.0 && lost.1 <= end);
-                let is_known = ops[at..end].iter().all(|known| op <= *known);
-                assert_eq!(known.has(&item), is_known && !is_lost);
-            }
-        }
-    }
-
-    #[test]
-    fn what_is_known_is_bounded_and_forgets_only() {
-        let place = |at: u64| Place::FreeSet(at);
-        let mut known = Known::all_of(0);
-        for op in 1..100 {
-            let gaps: Vec<Range> =
-                (0..50).map(|at| (place(at * 200 + op), place(at * 200 + op + 1))).collect();
-            known.learn(op, &gaps, (0..10).map(|at| (place(at * 200 + op), place(at * 200 + 199))));
-            assert!(known.segments.len() <= SEGMENTS_MAX && known.lost.len() <= LOST_MAX);
-            let (segments, gap) = (known.segments.clone(), 200 + op);
-            let at_gap = segments[segments.partition_point(|(end, _)| *end <= place(gap))].1;
-            assert!(at_gap < op, "what was not come to is not known");
-        }
-        let before = known.clone();
-        let many = (0..).map(|at| (place(at), place(at + 1))).take(LOST_MAX + 1);
-        known.learn(100, &[], many);
-        assert_eq!(known, before, "so much is not worth it");
-        known.learn(101, &[], std::iter::empty());
-        assert_eq!(known, Known::all_of(101));
     }
 }
