@@ -151,9 +151,8 @@ fn numbers_of_small_writes_over_many_checkpoints() {
 fn numbers_of_writes_while_a_replica_takes_over_a_checkpoint() {
     let writes = writes_of_run();
     let part = writes / 10 / CLIENTS * CLIENTS;
-    let slots = std::env::var("VSR_NUMBERS_SLOTS").ok();
-    let slots = slots.map_or(1024, |text| text.parse().expect("a number"));
-    let mut cluster = Cluster::formatted(3, Geometry { journal_slots: slots, ..GEOMETRY });
+    let geometry = Geometry { journal_slots: 1024, ..GEOMETRY };
+    let mut cluster = Cluster::formatted(3, geometry);
     cluster.start_all();
     let primary = cluster.wait_available();
     let away = (primary + 1) % 3;
@@ -167,7 +166,10 @@ fn numbers_of_writes_while_a_replica_takes_over_a_checkpoint() {
         writes as f64 / begun.elapsed().as_secs_f64()
     };
     rate(&cluster, writes);
-    assert!(cluster.status().replicas[primary].op > u64::from(slots), "the log did not go round");
+    assert!(
+        cluster.status().replicas[primary].op > u64::from(geometry.journal_slots),
+        "the log did not go round"
+    );
     let rate_before = rate(&cluster, part);
     cluster.start(away);
     let is_taking_over = |cluster: &Cluster| {
