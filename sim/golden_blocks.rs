@@ -23,7 +23,8 @@ impl World {
         }
         let store = process.executor.store_mut();
         store.take_reads(&mut effects.requests);
-        store.write_behind(WRITE_BUDGET, &mut effects.requests);
+        let is_late = process.replica.checkpoint_is_late();
+        store.write_behind(WRITE_BUDGET, is_late, &mut effects.requests);
         let found = store.take_peer_blocks();
         if let Some(checkpoint) = store.take_written_checkpoint() {
             process.replica.on_checkpoint_written(checkpoint, effects);

@@ -438,7 +438,7 @@ impl World {
     fn turn(&mut self) {
         let store = self.executor.store_mut();
         store.take_reads(&mut self.requests);
-        store.write_behind(BUDGET, &mut self.requests);
+        store.write_behind(BUDGET, false, &mut self.requests);
         for request in &self.requests {
             if let Request::Write { token: Token::WriteBlock { .. }, sectors, .. } = request {
                 keep(&mut self.blocks, sectors);

@@ -204,9 +204,10 @@ impl Replica {
         !self.checkpoints.loading && op < op_end && (op <= op_frozen || !durable.is_syncing())
     }
 
-    /// Whether the log has gone far on without the checkpoint that is being written: the primary
-    /// then prepares one op at a time, so that its disk is free for the checkpoint.
-    pub(super) fn checkpoint_is_late(&self) -> bool {
+    /// Whether the log has gone far on without the checkpoint that is being written: more of it is
+    /// then written at a time, and the primary prepares one op at a time, so that its disk is free
+    /// for that.
+    pub fn checkpoint_is_late(&self) -> bool {
         let geometry = &self.geometry;
         let op_frozen = self.op_checkpoint() + geometry.checkpoint_interval();
         self.op > op_frozen + geometry.write_behind_window() / 2

@@ -520,7 +520,7 @@ fn over(mut disk: TestDisk) -> (Executor<Probe>, TestDisk) {
 fn drive(executor: &mut Executor<Probe>, disk: &mut TestDisk, peer: Option<&TestDisk>) {
     let (mut requests, store) = (Vec::new(), executor.store_mut());
     store.take_reads(&mut requests);
-    store.write_behind(1 << 20, &mut requests);
+    store.write_behind(1 << 20, false, &mut requests);
     disk.submit(&mut requests);
     match disk.complete() {
         None => {}

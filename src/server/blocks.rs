@@ -93,8 +93,9 @@ impl<S: StateMachine> Server<S> {
         observer: &mut O,
     ) -> Result<(), Fatal> {
         self.blocks_advance(io, observer)?;
+        let is_late = self.replica.checkpoint_is_late();
         let store = self.executor.store_mut();
-        store.write_behind(WRITE_BUDGET, &mut self.effects.requests);
+        store.write_behind(WRITE_BUDGET, is_late, &mut self.effects.requests);
         let written = store.take_written_checkpoint();
         let (full, filled) = (store.is_full(), store.is_filled());
         if let Some(checkpoint) = written {

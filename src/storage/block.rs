@@ -183,15 +183,6 @@ impl StoredBlock {
     pub fn message(&self) -> &Message {
         &self.message
     }
-
-    /// As it lies on disk.
-    pub fn sectors(&self, block_size: u32) -> AlignedBuffer {
-        assert!(self.message.as_bytes().len() <= block_size as usize);
-        let mut sectors = AlignedBuffer::zeroed(block_size);
-        let bytes = self.message.as_bytes();
-        sectors.as_mut()[..bytes.len()].copy_from_slice(bytes);
-        sectors
-    }
 }
 
 /// The reference that names the block with this header.
@@ -221,10 +212,8 @@ mod tests {
             let body = vec![0xab; size];
             let (reference, sectors) = block_seal(CLUSTER, 9, 32, BlockKind::Leaf, &body, 4096);
             assert_eq!(BlockRef::decode(&reference.encode()), reference);
-            let copy = sectors.as_ref().to_vec();
             let block = StoredBlock::decode_read(CLUSTER, &reference, read(sectors)).unwrap();
             assert_eq!((block.kind, block.body()), (BlockKind::Leaf, &body[..]));
-            assert_eq!(block.sectors(4096).as_ref(), copy);
             let message = block.message().clone();
             assert!(StoredBlock::of_message(CLUSTER, &reference, message).is_ok());
         }

@@ -16,7 +16,7 @@ const ENTRY_BLOCKS_MAX: usize = 1024;
 impl Store {
     /// How full all queues are.
     pub fn bounds(&self) -> Vec<Bound> {
-        let writes = WRITES_MAX - self.grid.writes_left();
+        let writes = self.grid.writes_count();
         let mut bounds = vec![Bound::new("writes_of_blocks", writes, WRITES_MAX as u64)];
         if !self.is_in_memory {
             let max = self.unwritten_max() + ENTRY_BLOCKS_MAX;

@@ -183,11 +183,13 @@ impl Store {
     }
 
     /// Asks for writes of up to `budget` bytes: repairs, the frozen checkpoint, the growth of the
-    /// grid, and, when memory is short, pages of the present interval. To be called each turn.
-    pub fn write_behind(&mut self, budget: u32, requests: &mut Vec<Request>) {
+    /// grid, and, when memory is short, pages of the present interval. More at a time if the
+    /// checkpoint `is_late`, or a sync waits for them. To be called each turn.
+    pub fn write_behind(&mut self, budget: u32, is_late: bool, requests: &mut Vec<Request>) {
         if self.is_in_memory {
             return;
         }
+        self.grid.hurry(is_late || self.is_syncing() || self.load.is_some());
         let mut budget = budget;
         if self.is_draining {
             return self.grid.write_repairs(&mut budget, requests);

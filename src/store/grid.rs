@@ -28,9 +28,11 @@ use crate::storage::{ReadResult, Request, Token};
 use crate::wire::{BlockRef, ClusterId, Op};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Writes in flight at most. Few: a write of the journal that comes later waits behind them, and
-/// with it every request that is in it.
-pub(super) const WRITES_MAX: usize = 4;
+/// Writes in flight at most.
+pub(super) const WRITES_MAX: usize = 16;
+/// The same while nothing waits for them. Few: a write of the journal that comes later waits behind
+/// them, and with it every request that is in it.
+pub(super) const WRITES_CALM_MAX: usize = 4;
 /// Reads in flight at most, for the tree or for a walk.
 pub(super) const READS_MAX: usize = 64;
 /// Bytes in one write at most.
@@ -102,6 +104,8 @@ pub(super) struct Grid {
     /// To be tried again, though it is full.
     retry: bool,
     next_id: u32,
+    /// Something waits for the writes.
+    is_hurried: bool,
     writes: BTreeMap<u32, Write>,
     writing: BTreeSet<u32>,
     reads: BTreeMap<u32, (BlockRef, Reader)>,
@@ -134,6 +138,7 @@ impl Grid {
             full: false,
             retry: false,
             next_id: 0,
+            is_hurried: false,
             writes: BTreeMap::new(),
             writing: BTreeSet::new(),
             reads: BTreeMap::new(),
@@ -274,11 +279,6 @@ impl Grid {
         self.repairs.len() + writes.count()
     }
 
-    /// Whether a repair of this place is not on the disk yet.
-    pub(super) fn is_repairing(&self, index: u32) -> bool {
-        self.repairs.contains_key(&index) || self.writing.contains(&index)
-    }
-
     /// Whether the file has this block.
     pub(super) fn has_room_for(&self, index: u32) -> bool {
         index < self.count
@@ -290,18 +290,24 @@ impl Grid {
         is_due || self.writes.values().any(|write| write.writer == Writer::Repair)
     }
 
-    /// Writes repairs, up to `budget` bytes.
+    /// Writes repairs, up to `budget` bytes and a part of a block: neighbours with one write.
     pub(super) fn write_repairs(&mut self, budget: &mut u32, requests: &mut Vec<Request>) {
-        let ready: Vec<u32> =
-            self.repairs.keys().copied().filter(|index| self.can_write(*index)).collect();
-        for index in ready {
-            if *budget == 0 || self.writes.len() == WRITES_MAX {
-                return;
+        let mut from = 0;
+        while *budget > 0 && self.writes_left() > 0 {
+            let mut places = self.repairs.range(from..).map(|(index, _)| *index);
+            let Some(first) = places.find(|index| self.can_write(*index)) else { return };
+            let count_max = budget.div_ceil(self.block_size).min(RUN_SIZE_MAX / self.block_size);
+            let is_ready = |index: &u32| self.repairs.contains_key(index) && self.can_write(*index);
+            let run: Vec<u32> = (first..).take(count_max as usize).take_while(is_ready).collect();
+            let mut sectors = run_buffer(run.len(), self.block_size);
+            for (index, at) in run.iter().zip((0..).step_by(self.block_size as usize)) {
+                let block = self.repairs.remove(index).expect("it is ready");
+                sectors.put(at, block.message().as_bytes());
             }
-            let block = self.repairs.remove(&index).expect("just seen");
-            self.traffic.blocks_repaired += 1;
-            self.write(index, block.sectors(self.block_size), Writer::Repair, requests);
-            *budget = budget.saturating_sub(self.block_size);
+            from = first + u32::try_from(run.len()).expect("a run is bounded");
+            *budget = budget.saturating_sub((from - first) * self.block_size);
+            self.traffic.blocks_repaired += run.len() as u64;
+            self.write(first, sectors, Writer::Repair, requests);
         }
     }
 
@@ -322,7 +328,18 @@ impl Grid {
 
     /// How many more writes may be begun.
     pub(super) fn writes_left(&self) -> usize {
-        WRITES_MAX - self.writes.len()
+        let writes_max = if self.is_hurried { WRITES_MAX } else { WRITES_CALM_MAX };
+        writes_max.saturating_sub(self.writes.len())
+    }
+
+    /// Writes in flight.
+    pub(super) fn writes_count(&self) -> usize {
+        self.writes.len()
+    }
+
+    /// Whether something waits for the writes, from now on.
+    pub(super) fn hurry(&mut self, is_hurried: bool) {
+        self.is_hurried = is_hurried;
     }
 
     /// Whether no part of a checkpoint is being written.
@@ -341,7 +358,7 @@ impl Grid {
         let size = u32::try_from(sectors.len()).expect("a run is bounded");
         let count = size / self.block_size;
         assert!(count > 0 && size.is_multiple_of(self.block_size));
-        assert!(self.writes.len() < WRITES_MAX);
+        assert!(self.writes_left() > 0);
         for index in first..first + count {
             assert!(index < self.count, "block {index} of {}", self.count);
             let new = self.writing.insert(index);

@@ -66,34 +66,78 @@ fn a_reader_waits_for_a_block_until_it_has_come() {
     assert_eq!((grid.missing_count(|_| true), grid.repairs_count()), (0, 1));
 }
 
-#[test]
-fn repairs_are_written_as_far_as_the_budget_and_the_writes_go() {
-    let mut grid = grid(8, 8);
-    for index in 0..7 {
+/// A grid of so many blocks, in which the blocks of these places are to be repaired.
+fn repairing(count: u64, places: impl IntoIterator<Item = u32>) -> Grid {
+    let mut grid = grid(count, count);
+    for index in places {
         grid.miss(&block(index, 4).reference, None);
         grid.on_block(&block(index, 4));
     }
+    grid
+}
+
+#[test]
+fn repairs_are_written_as_far_as_the_budget_and_the_writes_go() {
+    let mut grid = repairing(12, [0, 1, 2, 4, 6, 8, 10]);
     assert!(grid.is_reading_or_missing(), "what is to be written may be pointless soon");
     assert_eq!(write_repairs(&mut grid, 0), []);
     let ids = write_repairs(&mut grid, BLOCK_SIZE + 1);
-    assert_eq!((ids.len(), grid.repairs_count()), (2, 7));
+    assert_eq!((ids.len(), grid.repairs_count()), (1, 6));
     assert_eq!((grid.traffic.blocks_repaired, grid.traffic.blocks_written), (2, 2));
-    assert_eq!((grid.writing_count(), grid.writes_left()), (2, WRITES_MAX - 2));
+    assert_eq!((grid.writing_count(), grid.writes_left()), (2, WRITES_CALM_MAX - 1));
     assert!(grid.is_writing(0) && grid.is_writing(1) && !grid.is_writing(2));
-    assert!(!grid.can_write(1) && grid.can_write(2) && !grid.can_write(8));
-    assert_eq!(write_repairs(&mut grid, 1 << 20).len(), WRITES_MAX - 2);
+    assert!(!grid.can_write(1) && grid.can_write(2) && !grid.can_write(12));
+    assert_eq!(write_repairs(&mut grid, 1 << 20).len(), WRITES_CALM_MAX - 1);
     assert_eq!(write_repairs(&mut grid, 1 << 20), []);
     assert!(grid.is_quiet());
     for id in ids {
         assert_eq!(grid.on_write_done(id), Writer::Repair);
     }
-    assert_eq!((grid.writing_count(), grid.repairs_count()), (WRITES_MAX - 2, 5));
-    let first = 0;
+    assert_eq!((grid.writing_count(), grid.repairs_count()), (WRITES_CALM_MAX - 1, 5));
     let sectors = run_buffer(2, BLOCK_SIZE);
     let mut requests = Vec::new();
-    grid.write(first, sectors, Writer::Tree, &mut requests);
-    assert_eq!((grid.writing_count(), grid.repairs_count()), (WRITES_MAX, 5));
+    grid.write(0, sectors, Writer::Tree, &mut requests);
+    assert_eq!((grid.writing_count(), grid.repairs_count()), (WRITES_CALM_MAX + 1, 5));
     assert!(!grid.is_quiet());
+    // When something waits for them, more are written at a time.
+    grid.hurry(true);
+    assert_eq!(grid.writes_left(), WRITES_MAX - WRITES_CALM_MAX);
+    assert_eq!(write_repairs(&mut grid, 1 << 20).len(), 2);
+    grid.hurry(false);
+    assert_eq!((grid.writes_count(), grid.writes_left()), (WRITES_CALM_MAX + 2, 0));
+}
+
+#[test]
+fn neighbours_are_repaired_with_one_write_each_in_its_place() {
+    let mut grid = repairing(200, (3..6).chain(7..9).chain(50..150));
+    let mut requests = Vec::new();
+    // The place of 4 is being written: it belonged to another block.
+    grid.write(4, run_buffer(1, BLOCK_SIZE), Writer::Tree, &mut requests);
+    requests.clear();
+    let mut budget = u32::MAX;
+    grid.write_repairs(&mut budget, &mut requests);
+    let written = requests.iter().map(|request| match request {
+        Request::Write { offset, sectors, .. } => {
+            let first = u32::try_from(offset / u64::from(BLOCK_SIZE)).unwrap();
+            for (index, sector) in (first..).zip(sectors.chunks(BLOCK_SIZE as usize)) {
+                let buffer = AlignedBuffer::copy_of(sector);
+                let result = ReadResult { buffer, unreadable: Vec::new() };
+                StoredBlock::decode_read(CLUSTER, &block(index, 4).reference, result).unwrap();
+            }
+            (first, sectors.len() / BLOCK_SIZE as usize)
+        }
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(written.collect::<Vec<_>>(), [(3, 1), (5, 1), (7, 2)], "three are free");
+    assert_eq!(budget, u32::MAX - 4 * BLOCK_SIZE);
+    for request in std::mem::take(&mut requests) {
+        let Request::Write { token: Token::WriteBlock { id }, .. } = request else { panic!() };
+        grid.on_write_done(id);
+    }
+    grid.write_repairs(&mut budget, &mut requests);
+    let run = RUN_SIZE_MAX / BLOCK_SIZE;
+    assert_eq!(grid.writing_count(), 1 + 100, "4 is being written still");
+    assert_eq!(requests.len(), 2, "no write is longer than a run, {run} blocks");
 }
 
 #[test]

@@ -55,7 +55,7 @@ impl Node {
     fn turn(&mut self) {
         let mut requests = Vec::new();
         self.store.take_reads(&mut requests);
-        self.store.write_behind(1 << 20, &mut requests);
+        self.store.write_behind(1 << 20, false, &mut requests);
         self.disk.submit(&mut requests);
         match self.disk.complete() {
             None => {}

@@ -123,7 +123,7 @@ impl World {
         let mut requests = Vec::new();
         let store = self.executor.store_mut();
         store.take_reads(&mut requests);
-        store.write_behind(1 << 20, &mut requests);
+        store.write_behind(1 << 20, false, &mut requests);
         self.pending.extend(requests);
     }
 
