@@ -121,6 +121,7 @@ impl Replica {
         }
         self.op = set.op;
         self.table = set.table;
+        self.head.table = set.table;
         self.begin_chain();
         assert!(self.journal.header(self.op).is_some(), "the head is known");
     }

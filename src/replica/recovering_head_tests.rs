@@ -71,6 +71,24 @@ fn a_longer_log_of_the_same_view_goes_on_where_the_own_one_ends() {
 }
 
 #[test]
+fn a_recovery_in_the_longer_log_is_known_with_it() {
+    let (mut bench, log) = uncertain();
+    let mut recovered = IncarnationTable {
+        op: 4,
+        op_before: 1,
+        incarnations_before: table(3).incarnations,
+        ..table(3)
+    };
+    recovered.incarnations[0] = 999;
+    let longer = [&log[..], &[next(0, &log[2], 2, 70)]].concat();
+    bench.receive(&shown_set(&HeaderSet { table: recovered, ..set_of(&longer, 4) }, 1, 0));
+    bench.settle();
+    assert!(is_certain(&bench));
+    assert_eq!((bench.replica.op(), bench.replica.table), (4, recovered));
+    assert_eq!(bench.replica.head.table, recovered);
+}
+
+#[test]
 fn a_log_of_a_newer_view_takes_the_place_of_the_own_one() {
     let (mut bench, log) = uncertain();
     let newer = [&log[..2], &[next(1, &log[1], 2, 71)]].concat();
