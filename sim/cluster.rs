@@ -22,6 +22,7 @@ use super::options::{Options, delay, ppm};
 use super::partition::Partition;
 use super::run::Failure;
 use super::scheduler::{Clock, MS, Scheduler, What};
+use super::speaker::Speaker;
 use super::workload::{Budget, ClientSlot};
 use super::world::{SharedWorld, Step, World};
 use bytes::Bytes;
@@ -38,8 +39,10 @@ use vsr::state_machine::kv::{self, OperationResult, Outcome, Request, Scan};
 use vsr::stdx::Prng;
 use vsr::storage::superblock::superblock_zone;
 use vsr::storage::{Format, Request as StorageRequest, SuperblockState};
-use vsr::wire::{ClusterId, Command, Header, Message, Op, ReplicaIndex};
+use vsr::wire::{BlockRef, ClusterId, Message, Op, ReplicaIndex};
 
+#[path = "core.rs"]
+mod core;
 #[cfg(test)]
 #[path = "scenarios/hooks_cluster.rs"]
 mod hooks;
@@ -124,6 +127,8 @@ struct ReplicaSlot {
     file: FileFate,
     /// Its file is being recovered.
     recovery: Option<Recovery>,
+    /// The newest checkpoint that it has in full.
+    complete: BlockRef,
     /// The op of the checkpoint that was last looked for on its disk in this life.
     surveyed: Op,
     /// What was last noted of it.
@@ -224,6 +229,7 @@ impl Cluster {
             is_member: false,
             file: FileFate::Whole,
             recovery: None,
+            complete: BlockRef::NONE,
             surveyed: 0,
             noted: (0, 0, 0, 0),
         });
@@ -304,7 +310,9 @@ impl Cluster {
                 self.refuse(process);
                 return Ok(());
             }
-            if fatal.kind == FatalKind::BlockLost {
+            // Never for nothing: the disk has hurt a block of it.
+            let is_hurt = self.world.borrow().disks[process].has_hurt_block();
+            if fatal.kind == FatalKind::BlockLost && is_hurt {
                 self.world.borrow_mut().scheduler.note(process, "block_lost", 0, 0);
                 self.repairs.blocks_lost += 1;
                 self.crash(process);
@@ -331,6 +339,7 @@ impl Cluster {
             log_view_durable: Some(replica.log_view_durable()),
             op_complete: replica.op_complete_durable(),
             op_syncing: replica.op_syncing_durable(),
+            heads_resolved: replica.counters().heads_resolved,
         };
         let status = replica.status() as u64;
         // What is durable stays: a replica that has once known of the birth always will.
@@ -351,19 +360,22 @@ impl Cluster {
         world.scheduler.end_turn(process, wait);
         let index = u8::try_from(process).expect("at most six");
         self.checkers.on_bounds(index, &server.bounds()).map_err(Failure::Correctness)?;
-        if let Some(root) = replica.checkpoint_complete_durable()
-            && root.op > slot.surveyed
-        {
+        slot.complete = replica.checkpoint_complete_durable().unwrap_or(BlockRef::NONE);
+        let root = slot.complete;
+        if root.op > slot.surveyed {
             slot.surveyed = root.op;
             let found = world.disks[process].survey(CLUSTER, root);
             self.checkers.on_blocks(index, root.op, found).map_err(Failure::Correctness)?;
         }
+        let speaker = Speaker::new(index, &state, self.options.geometry());
         self.checkers.on_state(index, state).map_err(Failure::Correctness)?;
         let mut spoken = std::mem::take(&mut self.spoken);
         world.network.take_spoken(&mut spoken);
         for (from, to, frame) in spoken.drain(..) {
             assert_eq!(from, process, "frames leave in the turn of their sender");
-            let result = hear(&mut self.checkers, index, to < self.replicas.len(), &frame);
+            let is_to_replica = to < self.replicas.len();
+            let disk = &world.disks[process];
+            let result = speaker.hear(&mut self.checkers, disk, is_to_replica, &frame);
             result.map_err(Failure::Correctness)?;
         }
         self.spoken = spoken;
@@ -601,94 +613,6 @@ impl Cluster {
         scheduler.note(process, "resume", 0, 0);
     }
 
-    // ---- the second phase
-
-    /// Chooses a core that must suffice, heals it, and leaves the rest as it is, cut off.
-    /// Returns which replicas are in it.
-    pub(crate) fn heal_core(&mut self) -> Vec<usize> {
-        let core = self.choose_core();
-        self.is_calm = true;
-        self.rolling.clear();
-        self.cut_all(false);
-        // What a client asks of a core that is well must have the time to be answered.
-        self.options.call_timeout = self.options.call_timeout.max(10_000_000);
-        self.options.think_mean = self.options.think_mean.min(50_000);
-        self.options.read_percent = self.options.read_percent.min(50);
-        // More clients than sessions evict each other for ever.
-        let sessions = usize::try_from(self.options.sessions).expect("a few");
-        self.clients.iter_mut().skip(sessions).for_each(ClientSlot::retire);
-        let clients: Vec<usize> = (self.replicas.len()..self.paused_until.len()).collect();
-        {
-            let network = &mut self.world.borrow_mut().network;
-            for process in core.iter().chain(&clients) {
-                network.heal(*process);
-            }
-            for rest in (0..self.replicas.len()).filter(|replica| !core.contains(replica)) {
-                for inside in core.iter().chain(&clients) {
-                    network.cut(rest, *inside, true);
-                    network.cut(*inside, rest, true);
-                }
-            }
-        }
-        for replica in 0..self.replicas.len() {
-            if core.contains(&replica) {
-                self.world.borrow_mut().disks[replica].heal();
-                self.replicas[replica].restart_at = 0;
-            } else {
-                self.replicas[replica].is_abandoned = true;
-            }
-        }
-        for process in core.iter().chain(&clients) {
-            self.paused_until[*process] = 0;
-        }
-        core
-    }
-
-    fn choose_core(&mut self) -> Vec<usize> {
-        let mut all: Vec<usize> = (0..self.replicas.len()).collect();
-        // A blank file is in the place of a lost one for ever, if a cluster knows of that.
-        if self.is_born() {
-            all.retain(|replica| self.replicas[*replica].file != FileFate::Formatted);
-        }
-        let least = usize::from(self.quorums().view_change);
-        let count = least + self.prng.index(all.len() - least + 1);
-        let mut rest = all.clone();
-        let mut core: Vec<usize> =
-            (0..count).map(|_| rest.swap_remove(self.prng.index(rest.len()))).collect();
-        core.sort_unstable();
-        // A core in which nobody knows that the genesis was committed is not born: all must meet.
-        if !core.iter().any(|replica| self.replicas[*replica].is_member) {
-            return all;
-        }
-        // A file in the place of a lost one votes only once the others have begun a view with it.
-        let voters = |core: &[usize]| {
-            core.iter().filter(|replica| self.replicas[**replica].file.has_joined()).count()
-        };
-        while !rest.is_empty() && (!self.is_sufficient(&core) || voters(&core) < least) {
-            core.push(rest.swap_remove(self.prng.index(rest.len())));
-            core.sort_unstable();
-        }
-        core
-    }
-
-    /// Whether, of every op, the replicas that are not in the core and those in it on whose disk it
-    /// is hurt are together fewer than a replication quorum. Then whatever was committed lies
-    /// intact in the core; and of what does not, a nack quorum of the core is certain.
-    fn is_sufficient(&self, core: &[usize]) -> bool {
-        let disks = &self.world.borrow().disks;
-        let missing = |slot: u32| {
-            let is_missing = |replica: &usize| {
-                !core.contains(replica)
-                    || disks[*replica].is_hurt(slot)
-                    || !self.replicas[*replica].file.is_complete()
-            };
-            (0..self.replicas.len()).filter(is_missing).count()
-        };
-        let is_whole = core.len() == self.replicas.len();
-        let quorum = usize::from(self.quorums().replication);
-        is_whole || (0..self.options.geometry().journal_slots).all(|slot| missing(slot) < quorum)
-    }
-
     /// Whether some replica knows that the cluster was born with the file it has.
     fn is_born(&self) -> bool {
         self.replicas.iter().any(|slot| slot.is_member)
@@ -742,41 +666,6 @@ impl Cluster {
             }
         }
         None
-    }
-
-    /// Why the core may be stuck for ever, if a proven reason is seen.
-    ///
-    /// `core_recovering_head`: a log is begun by a view-change quorum of replicas whose head is
-    /// certain. There are not as many, and no primary is left whose log the others could take. Each
-    /// head that is uncertain is so for a slot above it that the replica takes for damaged, and
-    /// that the disk has hurt: one replica alone is within what the atlas allows; more than one,
-    /// in different chunks, is not always.
-    pub(crate) fn excuse(&self, core: &[usize]) -> Option<&'static str> {
-        // Nothing after the genesis was ever committed, since nobody may acknowledge it.
-        if !self.is_born() && self.replicas.iter().any(|slot| slot.file.is_lost()) {
-            return Some("file_lost_before_birth");
-        }
-        let mut certain = 0;
-        for &index in core {
-            if !self.replicas[index].file.has_joined() {
-                continue; // It waits for a primary, as those whose head is uncertain do.
-            }
-            let replica = self.replicas[index].server.as_ref()?.replica();
-            if replica.is_primary() {
-                return None;
-            }
-            if replica.status() != Status::RecoveringHead {
-                certain += 1;
-                continue;
-            }
-            let disk = &self.world.borrow().disks[index];
-            let geometry = self.options.geometry();
-            if !replica.ops_uncertain().any(|op| disk.is_hurt(geometry.slot(op))) {
-                return None;
-            }
-        }
-        let is_stuck = certain < usize::from(self.quorums().view_change);
-        is_stuck.then_some("core_recovering_head")
     }
 
     /// What the replicas of the converged core have stored. What a ledger has is judged at once.
@@ -885,6 +774,12 @@ impl Cluster {
     }
 }
 
+/// Whether an event of this name tells of the status of a replica: its `b` is two numbers then, the
+/// head of the log and what was executed, of 32 bits each.
+pub(crate) fn is_status(name: &str) -> bool {
+    ["primary", "backup", "view_change", "recovering", "recovering_head"].contains(&name)
+}
+
 fn status_name(status: Status, is_primary: bool) -> &'static str {
     match status {
         Status::Normal if is_primary => "primary",
@@ -892,31 +787,6 @@ fn status_name(status: Status, is_primary: bool) -> &'static str {
         Status::ViewChange => "view_change",
         Status::Recovering => "recovering",
         Status::RecoveringHead => "recovering_head",
-    }
-}
-
-/// Shows a frame that a replica has sent to the checkers.
-fn hear(
-    checkers: &mut Checkers,
-    from: u8,
-    is_to_replica: bool,
-    frame: &Bytes,
-) -> Result<(), String> {
-    let head = frame.first_chunk().expect("a frame has a header");
-    let header: Header = Header::decode(head).map_err(|error| format!("sent: {error}"))?;
-    match header.command {
-        // Written by others, or promising nothing: whoever asks for a view need not be in it.
-        Command::Prepare(_) | Command::Request(_) | Command::RequestStartView(_) => Ok(()),
-        Command::Reply(_) => {
-            let message = Message::decode(frame.clone());
-            checkers.on_reply(&message.map_err(|error| format!("sent: {error}"))?)
-        }
-        _ => {
-            if is_to_replica {
-                checkers.on_view_spoken(from, header.view);
-            }
-            Ok(())
-        }
     }
 }
 

@@ -18,9 +18,11 @@
 //! | `Headers` | as written | corrupt, unreadable, lost |
 //! | `Both` | corrupt, unreadable | corrupt, unreadable |
 //!
-//! A replica whose file may be lost is one of those that may damage a chunk, in every chunk.
-//! Whoever may damage the first chunk may damage blocks of the grid, in any way but misdirected:
-//! corrupt, unreadable, lost.
+//! Of the blocks of the grid each region, 16 that are neighbours, may be damaged on as many
+//! replicas, each region on others, in any way but misdirected: corrupt, unreadable, lost. (What
+//! refers to a block tells a lie from it.)
+//!
+//! A replica whose file may be lost is one of those that may damage, everywhere.
 //!
 //! Of the superblock, one copy of each disk may be damaged. With one or two replicas no journal is
 //! damaged, with one no superblock either: there is nobody, or not always somebody, to ask.
@@ -47,8 +49,9 @@ use std::rc::Rc;
 use vsr::constants::{HEADER_SIZE, HEADERS_PER_SECTOR, SECTOR_SIZE};
 use vsr::io::{Event, FileToken, OpenError};
 use vsr::stdx::{AlignedBuffer, Prng};
+use vsr::storage::block::StoredBlock;
 use vsr::storage::layout::{SUPERBLOCK_COPIES, SUPERBLOCK_COPY_SIZE};
-use vsr::storage::{Geometry, Layout, ReadResult, Request};
+use vsr::storage::{Geometry, Layout, ReadResult, Request, Token};
 use vsr::store::survey::{self, CheckpointSurvey};
 use vsr::wire::{BlockRef, ClusterId, Header, Message, Op, Prepare, PrepareId};
 
@@ -57,6 +60,10 @@ use vsr::wire::{BlockRef, ClusterId, Header, Message, Op, Prepare, PrepareId};
 pub(super) mod hooks;
 
 const SECTOR: usize = SECTOR_SIZE as usize;
+/// Neighbouring blocks that may be damaged on the same replicas.
+const REGION_BLOCKS: u32 = 16;
+/// After so many regions they begin anew.
+const REGIONS: u32 = 64;
 /// The kind of a marker in the headers ring that says no more than that something was there.
 const MARKER_INVALIDATED: [u8; 4] = 2_u32.to_le_bytes();
 /// Of a healed disk.
@@ -99,6 +106,8 @@ pub(crate) enum Damage {
 pub(crate) struct Atlas {
     /// By replica, by chunk.
     chunks: Vec<Vec<Damage>>,
+    /// By replica, by region of the grid: whether its blocks may be damaged.
+    regions: Vec<Vec<bool>>,
     /// By replica: the copy of the superblock.
     superblock_copies: Vec<Option<u8>>,
 }
@@ -136,6 +145,7 @@ pub(crate) struct Disk {
     options: DiskOptions,
     layout: Layout,
     chunks: Vec<Damage>,
+    regions: Vec<bool>,
     superblock_copy: Option<u8>,
     prng: Prng,
     /// What each begins with; the rest of it is zeros. Freshly formatted ones are shared.
@@ -147,6 +157,8 @@ pub(crate) struct Disk {
     hurt_headers: BTreeSet<u32>,
     /// The blocks of the grid that are damaged.
     hurt_blocks: BTreeSet<u32>,
+    /// A block was damaged once.
+    has_hurt_block: bool,
     in_flight: BTreeMap<u64, (FileToken, Operation)>,
     operation_next: u64,
     /// One more than the highest slot that was written since the format.
@@ -171,6 +183,7 @@ impl Atlas {
         let chunk_count = geometry.journal_slots / HEADERS_PER_SECTOR;
         let mut atlas = Self {
             chunks: vec![vec![Damage::Nothing; chunk_count as usize]; replicas],
+            regions: vec![vec![false; REGIONS as usize]; replicas],
             superblock_copies: vec![None; replicas],
         };
         if replica_count > 1 {
@@ -181,16 +194,26 @@ impl Atlas {
         }
         assert!(doomed.is_none() || replica_count > 2, "nobody has what a lost file had");
         if replica_count > 2 {
-            for chunk in 0..chunk_count as usize {
+            let victims = |prng: &mut Prng| {
                 let mut candidates: Vec<usize> = (0..replicas).collect();
-                for index in 1..replication_quorum {
+                let draw = |index| {
                     let place = match doomed {
                         Some(replica) if index == 1 => replica,
                         _ => prng.index(candidates.len()),
                     };
-                    let replica = candidates.swap_remove(place);
+                    candidates.swap_remove(place)
+                };
+                (1..replication_quorum).map(draw).collect::<Vec<usize>>()
+            };
+            for chunk in 0..chunk_count as usize {
+                for replica in victims(prng) {
                     let kinds = [Damage::Prepares, Damage::Prepares, Damage::Headers, Damage::Both];
                     atlas.chunks[replica][chunk] = kinds[prng.index(kinds.len())];
+                }
+            }
+            for region in 0..REGIONS as usize {
+                for replica in victims(prng) {
+                    atlas.regions[replica][region] = true;
                 }
             }
         }
@@ -214,6 +237,7 @@ impl Disk {
             options,
             layout,
             chunks: atlas.chunks[replica].clone(),
+            regions: atlas.regions[replica].clone(),
             superblock_copy: atlas.superblock_copies[replica],
             prng,
             sectors: vec![None; sector_count],
@@ -221,6 +245,7 @@ impl Disk {
             hurt_prepares: BTreeSet::new(),
             hurt_headers: BTreeSet::new(),
             hurt_blocks: BTreeSet::new(),
+            has_hurt_block: false,
             in_flight: BTreeMap::new(),
             operation_next: 0,
             slots_used: 0,
@@ -426,7 +451,7 @@ impl Disk {
         let replica = self.replica;
         scheduler.trace.mix(offset);
         scheduler.trace.mix(u64::from(crc32c::crc32c(bytes)));
-        if self.may_damage(offset, true) {
+        if self.may_damage_all(offset, bytes.len()) {
             if self.options.write_lost.happens(&mut self.prng) {
                 self.hurt_all(offset, bytes.len());
                 return scheduler.fault(replica, Fault::WriteLost, offset, bytes.len() as u64);
@@ -444,8 +469,8 @@ impl Disk {
         if let Place::Prepare { slot } = self.place(offset) {
             self.hurt_prepares.remove(&slot);
         }
-        if self.may_damage(offset, false) {
-            let sector = offset / SECTOR as u64 + self.prng.below((bytes.len() / SECTOR) as u64);
+        let sector = offset / SECTOR as u64 + self.prng.below((bytes.len() / SECTOR) as u64);
+        if self.may_damage(sector * SECTOR as u64, false) {
             if self.options.write_corrupt.happens(&mut self.prng) {
                 self.flip(sector);
                 scheduler.fault(replica, Fault::WriteCorrupted, offset, sector);
@@ -466,9 +491,14 @@ impl Disk {
         for _ in 0..self.prng.range_inclusive(1, 8) {
             let slots = (self.slots_used + 4).min(self.layout.geometry.journal_slots);
             let slot = u32::try_from(self.prng.below(u64::from(slots))).expect("a slot");
+            let grid = self.layout.grid_offset();
+            let grid_size = self.size() - grid;
             let offset = match (self.prng.below(8), self.superblock_copy) {
                 (0, Some(copy)) => self.layout.superblock_offset(copy),
                 (1 | 2, _) => self.layout.headers_offset(slot / HEADERS_PER_SECTOR),
+                (3, _) if grid_size > 0 => {
+                    grid + self.prng.below(grid_size / SECTOR as u64) * SECTOR as u64
+                }
                 _ => self.layout.prepare_offset(slot),
             };
             if self.may_damage(offset, false) {
@@ -528,14 +558,21 @@ impl Disk {
 
     /// The prepare that lies whole in the slot of `op`.
     fn prepare_of(&self, op: Op) -> Option<PrepareId> {
-        let Geometry { journal_slots, message_size, .. } = self.layout.geometry;
-        let slot = u32::try_from(op % u64::from(journal_slots)).expect("a slot");
-        let mut buffer = AlignedBuffer::zeroed(message_size);
-        self.load(self.layout.prepare_offset(slot) / SECTOR as u64, &mut buffer);
-        let bytes = buffer.as_ref();
-        let header: &[u8; HEADER_SIZE as usize] = bytes.first_chunk().expect("a sector at least");
-        let size = Header::<Prepare>::decode_prepare(header).ok()?.size as usize;
-        let message = Message::decode(Bytes::copy_from_slice(bytes.get(..size)?)).ok()?;
+        let message_size = self.layout.geometry.message_size;
+        let first = self.layout.prepare_offset(self.layout.geometry.slot(op)) / SECTOR as u64;
+        let mut buffer = AlignedBuffer::zeroed(SECTOR_SIZE);
+        self.load(first, &mut buffer);
+        let header: &[u8; HEADER_SIZE as usize] = buffer.as_ref().first_chunk().expect("a sector");
+        let size = Header::<Prepare>::decode_prepare(header).ok()?.size;
+        if size > message_size {
+            return None;
+        }
+        if size > SECTOR_SIZE {
+            buffer = AlignedBuffer::zeroed(size.next_multiple_of(SECTOR_SIZE));
+            self.load(first, &mut buffer);
+        }
+        let bytes = &buffer.as_ref()[..size as usize];
+        let message = Message::decode(Bytes::copy_from_slice(bytes)).ok()?;
         Some(message.prepare_header().id())
     }
 
@@ -607,6 +644,7 @@ impl Disk {
             }
             Place::Grid { block } => {
                 self.hurt_blocks.insert(block);
+                self.has_hurt_block = true;
             }
         }
     }
@@ -654,18 +692,80 @@ impl Disk {
 
     /// How many blocks of a checkpoint are sound, and what is wrong with the others.
     fn survey_faults(&self, cluster: ClusterId, root: BlockRef) -> (u64, Vec<survey::Fault>) {
-        let geometry = self.layout.geometry;
-        let mut survey =
-            CheckpointSurvey::new(cluster, geometry, self.size(), root, BlockRef::NONE);
+        let mut survey = self.begin_survey(cluster, root);
         while let Some(request) = survey.next_read() {
-            let Request::Read { offset, size, .. } = request else {
-                unreachable!("a survey changes nothing");
-            };
-            let mut buffer = AlignedBuffer::zeroed(size);
-            self.load(offset / SECTOR as u64, &mut buffer);
-            survey.on_read_done(ReadResult { buffer, unreadable: Vec::new() });
+            survey.on_read_done(self.read_block(request));
         }
         (survey.blocks_sound_all(), survey.take_faults())
+    }
+
+    fn begin_survey(&self, cluster: ClusterId, root: BlockRef) -> CheckpointSurvey<'static> {
+        let geometry = self.layout.geometry;
+        CheckpointSurvey::new(cluster, geometry, self.size(), root, BlockRef::NONE)
+    }
+
+    /// The block that a survey asks for, as it lies here.
+    fn read_block(&self, request: Request) -> ReadResult {
+        let Request::Read { offset, size, .. } = request else {
+            unreachable!("a survey changes nothing");
+        };
+        let mut buffer = AlignedBuffer::zeroed(size);
+        self.load(offset / SECTOR as u64, &mut buffer);
+        ReadResult { buffer, unreadable: Vec::new() }
+    }
+
+    /// Whether each block of a checkpoint lies intact here or on one of `others`: that nothing has
+    /// damaged it since it was written.
+    pub(crate) fn is_repairable(
+        &self,
+        cluster: ClusterId,
+        root: BlockRef,
+        others: &[&Self],
+    ) -> bool {
+        // By block: whose is taken in place of the own one. Each round sees deeper.
+        let mut taken: BTreeMap<u32, &Self> = BTreeMap::new();
+        loop {
+            let mut survey = self.begin_survey(cluster, root);
+            while let Some(request) = survey.next_read() {
+                let Request::Read { token: Token::Scan { id }, offset, .. } = request else {
+                    unreachable!("a survey reads blocks");
+                };
+                let disk = taken.get(&id).copied().unwrap_or(self);
+                let is_there = !disk.hurt_blocks.contains(&id) && offset < disk.size();
+                let read = disk.read_block(request);
+                let unreadable = (!is_there).then_some(0..SECTOR_SIZE).into_iter().collect();
+                survey.on_read_done(ReadResult { unreadable, ..read });
+            }
+            let faults = survey.take_faults();
+            if faults.is_empty() {
+                return true;
+            }
+            for fault in faults {
+                let has = |disk: &&&Self| disk.has_block(cluster, &fault.reference);
+                let Some(other) = others.iter().find(has) else { return false };
+                if taken.insert(fault.reference.index, other).is_some() {
+                    return false;
+                }
+            }
+        }
+    }
+
+    /// Whether a block lies here that nothing has damaged.
+    fn has_block(&self, cluster: ClusterId, reference: &BlockRef) -> bool {
+        let at = u64::from(reference.index) * u64::from(self.layout.geometry.block_size);
+        let offset = self.layout.grid_offset() + at;
+        if offset >= self.size() || self.hurt_blocks.contains(&reference.index) {
+            return false;
+        }
+        let mut buffer = AlignedBuffer::zeroed(self.layout.geometry.block_size);
+        self.load(offset / SECTOR as u64, &mut buffer);
+        let read = ReadResult { buffer, unreadable: Vec::new() };
+        StoredBlock::decode_read(cluster, reference, read).is_ok()
+    }
+
+    /// Whether a block was damaged, ever.
+    pub(crate) fn has_hurt_block(&self) -> bool {
+        self.has_hurt_block
     }
 
     /// Zeroes what cannot be read, and lists it.
@@ -722,10 +822,15 @@ impl Disk {
                 Damage::Both => !is_lie,
                 Damage::Nothing | Damage::Headers => false,
             },
-            // Whoever may lose the first chunk of the journal may lose any block: there is always
-            // a replica that may not. What refers to a block tells a lie from it.
-            Place::Grid { .. } => self.chunks[0] != Damage::Nothing,
+            Place::Grid { block } => self.regions[(block / REGION_BLOCKS % REGIONS) as usize],
         }
+    }
+
+    /// Whether a write may be lost, or go elsewhere, all of it.
+    fn may_damage_all(&self, offset: u64, size: usize) -> bool {
+        let is_grid = matches!(self.place(offset), Place::Grid { .. });
+        let size = if is_grid { size } else { 1 };
+        (0..size).step_by(SECTOR).all(|at| self.may_damage(offset + at as u64, true))
     }
 
     /// Where a write may go instead: only prepares go astray, to slots whose prepares may be lost.

@@ -51,6 +51,8 @@ kinds! {
     PartitionClient = "partition_client",
     /// A connect is refused.
     ConnectRefused = "connect_refused",
+    /// A connect fails at once.
+    ConnectFailed = "connect_failed",
     /// A connect takes long.
     ConnectSlow = "connect_slow",
     /// A connect is never answered.

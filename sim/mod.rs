@@ -31,6 +31,7 @@ mod random;
 mod report;
 mod run;
 mod scheduler;
+mod speaker;
 mod speed;
 mod trace;
 mod workload;

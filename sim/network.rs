@@ -281,9 +281,13 @@ impl Network {
     ) -> Result<SocketId> {
         let target = process_of(address);
         assert!(target < self.process_count);
-        let socket = self.socket_id();
         let connection = self.connection_next;
         self.connection_next += 1;
+        if self.happens(process, target, self.options.refuse) && self.prng.below(4) == 0 {
+            scheduler.fault(process, Fault::ConnectFailed, target as u64, connection);
+            return Err(ErrorKind::NetworkUnreachable.into());
+        }
+        let socket = self.socket_id();
         let ends = [
             End::new(process, Some(socket), Progress::Connecting),
             End::new(target, None, Progress::Connected),

@@ -24,7 +24,7 @@ use vsr::io::IO;
 use vsr::recovery::{OldFile, Recovered, Recovery, RecoveryConfig, RecoveryError};
 use vsr::replica::{Replica, Status};
 use vsr::storage::SuperblockState;
-use vsr::wire::{Op, ReplicaIndex};
+use vsr::wire::{BlockRef, Op, ReplicaIndex};
 
 /// How long one recovery is tried.
 const TIMEOUT: Duration = Duration::from_secs(20);
@@ -85,6 +85,7 @@ impl Cluster {
     pub(super) fn lose_file(&mut self, replica: usize) {
         assert!(self.replicas[replica].server.is_none());
         self.replicas[replica].is_member = false;
+        self.replicas[replica].complete = BlockRef::NONE;
         self.world.borrow_mut().scheduler.fault(replica, Fault::FileLost, 0, 0);
         self.checkers.on_file_lost(index_of(replica));
         // Before the birth there is nobody to recover it from.

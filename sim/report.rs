@@ -4,6 +4,7 @@
 //!
 //! **Not here:** progress of many runs, which goes to stderr.
 
+use super::cluster::is_status;
 use super::fault::Fault;
 use super::options::Options;
 use super::run::Outcome;
@@ -31,7 +32,12 @@ pub(crate) fn log_entry(entry: &Entry) {
 /// The text of [`log_entry`].
 pub(crate) fn entry_line(entry: &Entry) -> String {
     let Entry { time, process, what, a, b } = *entry;
-    format!("{:>12} {process:>3} {what:<20} {a:>20} {b:>20}", time / 1000)
+    let time = time / 1000;
+    if is_status(what) {
+        let b = format!("{}/{}", b >> 32, b & u64::from(u32::MAX));
+        return format!("{time:>12} {process:>3} {what:<20} {a:>20} {b:>20}");
+    }
+    format!("{time:>12} {process:>3} {what:<20} {a:>20} {b:>20}")
 }
 
 /// The first lines of a run: the seed, how to run it again, the knobs.

@@ -7,8 +7,11 @@
 //!          ── on_bounds ──────► bounds                   how full queues are
 //!          ── on_blocks ──────► blocks                   a checkpoint as the disk has it
 //!          ── on_slot ────────► journal                  a slot as the disk has it
-//!          ── on_restart ─────► commits, monotonic       a process life ends
+//!          ── on_restart ─────► commits, monotonic,      a process life ends
+//!                               promises
 //!          ── on_view_spoken ─► monotonic                what others have heard
+//!          ── on_prepare_ok ──► promises                 what a replica says that it has
+//!          ── on_log_told ────► promises                 a log as it is told to the others
 //!          ── on_reply ───────► replies                  what replicas send to clients
 //!          ── on_invoke ──┐
 //!          ── on_return ──┴───► history ─┐               what clients asked and were told
@@ -43,10 +46,12 @@ mod ledger;
 mod linearizability;
 mod monotonic;
 mod order;
+mod promises;
 mod replies;
 
 pub(crate) use call::{Call, CallResult, Observed, Record, Row};
 pub(crate) use journal::SlotOnDisk;
+pub(crate) use promises::LogTold;
 
 use blocks::Blocks;
 use bounds::Bounds;
@@ -59,6 +64,7 @@ use history::History;
 use journal::Journal;
 use ledger::Ledger;
 use monotonic::Monotonic;
+use promises::Promises;
 use replies::Replies;
 use std::collections::BTreeMap;
 use vsr::stdx::Bound;
@@ -78,6 +84,7 @@ pub(crate) struct Checkers {
     bounds: Bounds,
     journal: Journal,
     monotonic: Monotonic,
+    promises: Promises,
     replies: Replies,
     history: History,
     /// Instead of what is asked of kv.
@@ -118,6 +125,8 @@ pub(crate) struct ReplicaState {
     pub(crate) op_complete: Op,
     /// In the superblock on disk: the checkpoint that is being taken over from others.
     pub(crate) op_syncing: Option<Op>,
+    /// How many uncertain heads the logs of others made certain in this process life.
+    pub(crate) heads_resolved: u64,
 }
 
 /// What a live replica has in its store at the end, when all have executed the same.
@@ -164,6 +173,7 @@ impl Checkers {
             bounds: Bounds::default(),
             journal: Journal::default(),
             monotonic: Monotonic::new(replica_count),
+            promises: Promises::new(replica_count),
             replies: Replies::default(),
             history: History::default(),
             ledger: None,
@@ -271,12 +281,14 @@ impl Checkers {
         assert!(replica < self.replica_count);
         self.commits.on_restart(replica);
         self.monotonic.on_restart(replica);
+        self.promises.on_restart(replica);
     }
 
     /// The replica's process has ended, and its file is lost: the next begins with a blank one.
     pub(crate) fn on_file_lost(&mut self, replica: u8) {
         assert!(replica < self.replica_count);
         self.monotonic.on_file_lost(replica);
+        self.promises.on_file_lost(replica);
     }
 
     /// The replica is in this state after a turn. Also right after it was opened.
@@ -285,6 +297,7 @@ impl Checkers {
     /// What it contradicts.
     pub(crate) fn on_state(&mut self, replica: u8, state: ReplicaState) -> Result<(), String> {
         assert!(replica < self.replica_count);
+        self.promises.on_head(replica, state.op, state.heads_resolved);
         let commits = named("commits", self.commits.on_state(replica, &state));
         let monotonic = named("monotonic", self.monotonic.on_state(replica, &state));
         let checkpoints = named("checkpoints", self.checkpoints.on_state(replica, &state));
@@ -298,6 +311,31 @@ impl Checkers {
     pub(crate) fn on_view_spoken(&mut self, replica: u8, view: View) {
         assert!(replica < self.replica_count);
         self.monotonic.on_view_spoken(replica, view);
+    }
+
+    /// The replica handed a `prepare_ok` of `view` to the network. `on_disk` is what its disk has of
+    /// that prepare now; without: nothing that could be judged.
+    ///
+    /// # Errors
+    /// If it is not there.
+    pub(crate) fn on_prepare_ok(
+        &mut self,
+        replica: u8,
+        view: View,
+        id: PrepareId,
+        on_disk: Option<SlotOnDisk>,
+    ) -> Result<(), String> {
+        assert!(replica < self.replica_count);
+        named("promises", self.promises.on_prepare_ok(replica, view, id, on_disk))
+    }
+
+    /// The replica handed a `do_view_change` to the network.
+    ///
+    /// # Errors
+    /// If what it has acknowledged is not in that log.
+    pub(crate) fn on_log_told(&mut self, replica: u8, log: &LogTold<'_>) -> Result<(), String> {
+        assert!(replica < self.replica_count);
+        named("promises", self.promises.on_log_told(replica, log))
     }
 
     /// A replica handed a message to the network, for a client. Anything but a reply is ignored.
@@ -333,6 +371,7 @@ impl Checkers {
             self.journal.report(),
             self.bounds.report(),
             self.monotonic.report(),
+            self.promises.report(),
             self.replies.report(),
         ];
         match &self.ledger {

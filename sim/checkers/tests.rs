@@ -605,10 +605,23 @@ fn checkers_of_the_log_fail_at_once_and_in_the_report() {
     assert!(checkers.on_commit(1, commit(2, 1), 9).is_err());
     let state = ReplicaState { commit_min: 1, op: 1, commit_max: 0, ..ReplicaState::default() };
     assert!(checkers.on_state(1, state).is_err());
+    let nothing = Some(SlotOnDisk::default());
+    assert!(checkers.on_prepare_ok(1, View(0), id(1), nothing).is_err());
+    let log = LogTold { log_view: View(0), op: 0, prepares: &[], nacks: &[] };
+    assert!(checkers.on_log_told(1, &log).is_err());
     let reports = checkers.finish(&[]);
-    assert_eq!(failed(&reports), ["commits", "digests", "monotonic"]);
+    assert_eq!(failed(&reports), ["commits", "digests", "monotonic", "promises"]);
     let names: Vec<&str> = reports.iter().map(|report| report.name).collect();
-    let of_log = ["commits", "digests", "checkpoints", "blocks", "journal", "bounds", "monotonic"];
+    let of_log = [
+        "commits",
+        "digests",
+        "checkpoints",
+        "blocks",
+        "journal",
+        "bounds",
+        "monotonic",
+        "promises",
+    ];
     let of_clients = ["replies", "order", "linearizability", "acknowledged", "at_most_once"];
     assert_eq!(names, [&of_log[..], &of_clients[..]].concat());
 }

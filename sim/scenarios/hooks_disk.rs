@@ -41,6 +41,8 @@ pub(crate) enum Target {
     Superblock(u8),
     /// Every block that was ever written.
     Blocks,
+    /// The blocks whose number leaves this rest when it is divided by three.
+    BlocksThird(u32),
 }
 
 impl Disk {
@@ -75,14 +77,16 @@ impl Disk {
                 self.layout.headers_offset(slot / per_sector) + entry
             }
             Target::Superblock(copy) => self.layout.superblock_offset(copy),
-            Target::Blocks => self.layout.grid_offset(),
+            Target::Blocks | Target::BlocksThird(_) => self.layout.grid_offset(),
         }
     }
 
     /// Damages what lies there: some bits are others, in each header of a whole sector.
     pub(crate) fn corrupt(&mut self, target: Target) {
-        if target == Target::Blocks {
-            return self.corrupt_blocks();
+        match target {
+            Target::Blocks => return self.corrupt_blocks(|_| true),
+            Target::BlocksThird(rest) => return self.corrupt_blocks(|block| block % 3 == rest),
+            _ => {}
         }
         self.hurt(self.offset(target));
         let offset = usize::try_from(self.offset(target)).expect("some MiB");
@@ -100,15 +104,15 @@ impl Disk {
         *place = Some(sector.as_slice().into());
     }
 
-    fn corrupt_blocks(&mut self) {
+    fn corrupt_blocks(&mut self, is_hit: impl Fn(u32) -> bool) {
         let first = usize::try_from(self.layout.grid_offset()).expect("some MiB") / SECTOR;
-        let written = self.sectors.iter_mut().zip(0..).skip(first);
-        for (place, block) in written.filter_map(|(place, at)| Some((place.as_mut()?, at - first)))
-        {
+        for at in first..self.sectors.len() {
+            let block = u32::try_from(at - first).expect("a few");
+            let Some(place) = self.sectors[at].as_mut().filter(|_| is_hit(block)) else { continue };
             let mut sector = place.to_vec();
             sector[17] ^= 0x55;
             *place = sector.into();
-            self.hurt_blocks.insert(u32::try_from(block).expect("a few"));
+            self.hurt((at * SECTOR) as u64);
         }
     }
 

@@ -204,6 +204,29 @@ fn blocks_rotten_on_a_dead_replica_come_from_the_others() {
     t.finish();
 }
 
+/// Every replica has lost blocks, and no block all of its copies: roots and what leads to others
+/// are among them.
+#[test]
+fn blocks_rotten_on_all_replicas_each_on_one_come_from_the_others() {
+    let mut t = small();
+    t.request(100);
+    t.run();
+    for who in [R0, R1, R2] {
+        t.on(who).stop();
+    }
+    for (who, rest) in [R0, R1, R2].into_iter().zip(0..) {
+        t.on(who).corrupt(Target::BlocksThird(rest));
+        assert!(!t.is_whole(who));
+    }
+    t.on(R_).start();
+    t.request(50);
+    t.run();
+    for who in [R0, R1, R2] {
+        t.run_until("all of it is there again", |t| t.is_whole(who));
+    }
+    t.finish();
+}
+
 #[test]
 fn blocks_rotten_at_rest_are_found_by_scrubbing() {
     let mut t = small();
