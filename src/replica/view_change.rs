@@ -198,9 +198,10 @@ impl Replica {
     /// The own log as the others may rely on it, with what is certain of each op in it.
     pub(super) fn own_view_log(&self) -> ViewLog {
         assert!(self.log_view < self.view);
+        let set = self.head_filled();
         let (mut present, mut nack) = (0u64, 0u64);
-        for (index, header) in self.head.headers.iter().enumerate() {
-            let op = self.head.op - index as u64;
+        for (index, header) in set.headers.iter().enumerate() {
+            let op = set.op - index as u64;
             if self.journal.may_nack(op, header.as_ref()) {
                 nack |= 1 << index;
             }
@@ -208,13 +209,28 @@ impl Replica {
                 present |= 1 << index;
             }
         }
-        ViewLog {
-            log_view: self.log_view,
-            commit_max: self.commit_max,
-            set: self.head.clone(),
-            present,
-            nack,
+        ViewLog { log_view: self.log_view, commit_max: self.commit_max, set, present, nack }
+    }
+
+    /// The headers with which the last view was left, and where one was not known then, the one
+    /// that came since and that its successor names: without it the log would be silent of an op
+    /// that it has, and no longer certain never to have had it.
+    fn head_filled(&self) -> HeaderSet {
+        let mut set = self.head.clone();
+        for index in 1..set.headers.len() {
+            let op = set.op - index as u64;
+            let (Some(successor), None) = (set.headers[index - 1], set.headers[index]) else {
+                continue;
+            };
+            let before = set.headers.get(index + 1).copied().flatten();
+            set.headers[index] = self
+                .journal
+                .header(op)
+                .filter(|header| header.id() == successor.parent_id())
+                .filter(|header| before.is_none_or(|before| header.parent_id() == before.id()))
+                .copied();
         }
+        set
     }
 
     fn has_prepare(&self, header: &Header<Prepare>) -> bool {

@@ -9,7 +9,7 @@ use super::test_bench::{
 };
 use super::*;
 use crate::storage::{Layout, SuperblockState};
-use crate::wire::{BlockRef, DoViewChange, StartView, StartViewChange};
+use crate::wire::{BlockRef, DoViewChange, Headers, StartView, StartViewChange};
 
 /// Sets of headers for the log of `log_of(&[0; 4])`, each of which contradicts itself in one way.
 fn contradictions(log: &[Message]) -> [(&'static str, HeaderSet); 4] {
@@ -153,6 +153,36 @@ fn what_is_in_memory_and_not_on_disk_yet_is_present() {
         _ => None,
     });
     assert_eq!(present, Some((51, 1)));
+}
+
+/// A prepare that was under way when the view was left: its sender may be gone, and the other
+/// one that is left never had it.
+#[test]
+fn what_was_missing_when_the_view_was_left_and_came_since_is_told() {
+    let log = log_of(&[0; 4]);
+    let mut bench = Bench::with_log(2, &log[..3], 0, 3);
+    bench.receive(&log[4]);
+    bench.votes_of_others(2);
+    bench.settle();
+    let told = |bench: &Bench| {
+        let last = bench.sent.iter().rev().find_map(|(_, message)| {
+            let Command::DoViewChange(log) = message.header().command else { return None };
+            Some((HeaderSet::decode(message).unwrap().header(4).copied(), log.present, log.nack))
+        });
+        let (header, present, nack) = last.expect("it is told");
+        (header.map(|header| header.id()), present >> 1 & 1, nack >> 1 & 1)
+    };
+    assert_eq!(told(&bench), (None, 0, 1), "it is certain never to have had it");
+    let header = log[3].prepare_header().encode();
+    bench.receive(&Message::new(&author(1, 1), Headers {}, &header));
+    bench.receive(&log[3]);
+    bench.settle();
+    bench.sent.clear();
+    bench.ticks(1000);
+    assert_eq!(told(&bench), (Some(id(&log[3])), 1, 0), "and now it has it");
+    let mut bench = bench.restart();
+    bench.ticks(1000);
+    assert_eq!(told(&bench), (Some(id(&log[3])), 1, 0), "after a restart as well");
 }
 
 // ---- the start_view
