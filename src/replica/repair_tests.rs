@@ -72,6 +72,22 @@ fn headers_are_answered_by_as_many_as_fit_a_message() {
     assert_eq!(bench.sent[1].1.body(), headers_of(&log[6..9]).body());
 }
 
+/// A peer that is behind needs what lies beneath a hole of this log, and judges by its own chain.
+#[test]
+fn headers_beneath_a_hole_are_answered_and_none_across_it() {
+    let log = log_of(&[0; 5]);
+    let mut bench = with_durable_log(&log, 6);
+    bench.replica.journal.remove(3);
+    bench.replica.begin_chain();
+    assert_eq!(bench.replica.chain_min, 4);
+    bench.receive(&message(2, 0, RequestHeaders { op_min: 1, op_max: 2 }));
+    assert_eq!(bench.sent[0].1.body(), headers_of(&log[..2]).body());
+    bench.receive(&message(2, 0, RequestHeaders { op_min: 1, op_max: 5 }));
+    assert_eq!(bench.sent[1].1.body(), headers_of(&log[3..5]).body());
+    bench.receive(&message(2, 0, RequestHeaders { op_min: 1, op_max: 3 }));
+    assert_eq!(bench.sent.len(), 2, "the hole itself");
+}
+
 #[test]
 fn rot_in_what_is_executed_is_repaired_now_and_then() {
     let log = log_of(&[0, 0]);
