@@ -161,7 +161,7 @@ fn remarks(report: &StatusReport) -> Vec<String> {
             others.join(", ")
         ));
     }
-    if report.awaits_block {
+    if report.awaits_block && report.op_sync == 0 {
         lines.push(format!(
             "replica {replica} is waiting for a block: it is damaged here, and no other replica \
              has sent it yet\n"

@@ -49,6 +49,12 @@ impl Geometry {
                 "block size {block_size}: must be 4096, 8192, 16384, 32768 or 65536"
             ));
         }
+        if block_size > message_size {
+            return Some(format!(
+                "block size {block_size}: a block travels in a message, so at most the message \
+                 size, {message_size}"
+            ));
+        }
         if !(1..=PIPELINE_MAX).contains(&pipeline) || pipeline > journal_slots / 8 {
             return Some(format!(
                 "pipeline {pipeline}: must be 1 to {PIPELINE_MAX} and at most an eighth of the \

@@ -75,6 +75,14 @@ struct Write {
     writer: Writer,
 }
 
+/// A block to be written to its place.
+#[derive(Debug)]
+struct Repair {
+    block: StoredBlock,
+    /// It was bad here, and not just not here yet.
+    is_bad: bool,
+}
+
 /// Counts of the traffic with the grid.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Traffic {
@@ -110,7 +118,7 @@ pub(super) struct Grid {
     writing: BTreeSet<u32>,
     reads: BTreeMap<u32, (BlockRef, Reader)>,
     missing: BTreeMap<BlockRef, BTreeSet<Reader>>,
-    repairs: BTreeMap<u32, StoredBlock>,
+    repairs: BTreeMap<u32, Repair>,
     pub(super) traffic: Traffic,
 }
 
@@ -206,10 +214,10 @@ impl Grid {
 
     /// The block is bad here. `reader`, if any, waits for it.
     pub(super) fn miss(&mut self, reference: &BlockRef, reader: Option<Reader>) {
-        if !self.missing.contains_key(reference) {
-            self.traffic.blocks_bad += 1;
-        }
-        self.missing.entry(*reference).or_default().extend(reader);
+        let before = self.missing.get(reference).is_some_and(is_bad);
+        let readers = self.missing.entry(*reference).or_default();
+        readers.extend(reader);
+        self.traffic.blocks_bad += u64::from(!before && is_bad(readers));
     }
 
     /// What peers are to be asked for.
@@ -241,7 +249,8 @@ impl Grid {
     /// A block came from a peer: who waited for it, if it was missing. It will be written back.
     pub(super) fn on_block(&mut self, block: &StoredBlock) -> Option<BTreeSet<Reader>> {
         let readers = self.missing.remove(&block.reference)?;
-        self.repairs.insert(block.reference.index, block.clone());
+        let repair = Repair { block: block.clone(), is_bad: is_bad(&readers) };
+        self.repairs.insert(block.reference.index, repair);
         Some(readers)
     }
 
@@ -251,7 +260,7 @@ impl Grid {
         let gone = |reference: &BlockRef| indexes.contains(&reference.index);
         self.reads.retain(|_, (reference, _)| !gone(reference));
         self.missing.retain(|reference, _| !gone(reference));
-        self.repairs.retain(|_, block| !gone(&block.reference));
+        self.repairs.retain(|_, repair| !gone(&repair.block.reference));
     }
 
     /// The tree does not refer to these blocks, by index and op, any more: no attempt waits for
@@ -259,7 +268,10 @@ impl Grid {
     pub(super) fn release(&mut self, released: &BTreeSet<(u32, Op)>, op: Op) {
         let gone = |reference: &BlockRef| released.contains(&(reference.index, reference.op));
         self.reads.retain(|_, (reference, reader)| *reader != Reader::Page || !gone(reference));
-        self.repairs.retain(|_, block| block.reference.op != op || !gone(&block.reference));
+        self.repairs.retain(|_, repair| {
+            let reference = &repair.block.reference;
+            reference.op != op || !gone(reference)
+        });
         self.missing.retain(|reference, readers| {
             if gone(reference) {
                 readers.remove(&Reader::Page);
@@ -301,12 +313,12 @@ impl Grid {
             let run: Vec<u32> = (first..).take(count_max as usize).take_while(is_ready).collect();
             let mut sectors = run_buffer(run.len(), self.block_size);
             for (index, at) in run.iter().zip((0..).step_by(self.block_size as usize)) {
-                let block = self.repairs.remove(index).expect("it is ready");
+                let Repair { block, is_bad } = self.repairs.remove(index).expect("it is ready");
                 sectors.put(at, block.message().as_bytes());
+                self.traffic.blocks_repaired += u64::from(is_bad);
             }
             from = first + u32::try_from(run.len()).expect("a run is bounded");
             *budget = budget.saturating_sub((from - first) * self.block_size);
-            self.traffic.blocks_repaired += run.len() as u64;
             self.write(first, sectors, Writer::Repair, requests);
         }
     }
@@ -442,6 +454,14 @@ impl Grid {
             }
         }
     }
+}
+
+/// Whether a block that these wait for is bad, and not just one that a sync has yet to bring.
+fn is_bad(readers: &BTreeSet<Reader>) -> bool {
+    let is_of_sync = |reader: &Reader| {
+        matches!(reader, Reader::Walk { .. } | Reader::LoadRoot | Reader::LoadFreeSet(_))
+    };
+    readers.is_empty() || !readers.iter().all(is_of_sync)
 }
 
 /// The sectors of a run of blocks that is being sealed.

@@ -23,8 +23,13 @@ pub(super) type Batch = Vec<(Key, Option<Vec<u8>>)>;
 pub(super) type Rows = Vec<(Vec<u8>, Vec<u8>)>;
 
 pub(super) fn geometry(block_size: u32) -> Geometry {
-    let geometry =
-        Geometry { message_size: 4096, journal_slots: 64, block_size, pipeline: 4, clients_max: 4 };
+    let geometry = Geometry {
+        message_size: block_size,
+        journal_slots: 64,
+        block_size,
+        pipeline: 4,
+        clients_max: 4,
+    };
     assert_eq!(geometry.invalid(), None);
     geometry
 }
