@@ -131,8 +131,28 @@ struct ReplicaSlot {
     complete: BlockRef,
     /// The op of the checkpoint that was last looked for on its disk in this life.
     surveyed: Op,
+    /// Uncertain heads that became certain in this life, as far as was seen.
+    heads_resolved: u64,
     /// What was last noted of it.
     noted: (u64, u64, u64, u64),
+}
+
+impl ReplicaSlot {
+    fn new(io: FaultyIO) -> Self {
+        Self {
+            io,
+            server: None,
+            restart_at: 0,
+            is_abandoned: false,
+            is_member: false,
+            file: FileFate::Whole,
+            recovery: None,
+            complete: BlockRef::NONE,
+            surveyed: 0,
+            heads_resolved: 0,
+            noted: (0, 0, 0, 0),
+        }
+    }
 }
 
 /// See the module.
@@ -221,18 +241,8 @@ impl Cluster {
         }
         scheduler.after(DRIVER_NS, What::Driver);
         let world = Rc::new(RefCell::new(World { scheduler, network, disks }));
-        let slots = (0..replicas).map(|process| ReplicaSlot {
-            io: FaultyIO::new(world.clone(), process),
-            server: None,
-            restart_at: 0,
-            is_abandoned: false,
-            is_member: false,
-            file: FileFate::Whole,
-            recovery: None,
-            complete: BlockRef::NONE,
-            surveyed: 0,
-            noted: (0, 0, 0, 0),
-        });
+        let io = |process| FaultyIO::new(world.clone(), process);
+        let slots = (0..replicas).map(|process| ReplicaSlot::new(io(process)));
         let clients = (replicas..processes).map(|process| {
             world.borrow_mut().scheduler.start(process);
             ClientSlot::new(&world, process, replicas, CLUSTER, prng.fork())
@@ -339,8 +349,8 @@ impl Cluster {
             log_view_durable: Some(replica.log_view_durable()),
             op_complete: replica.op_complete_durable(),
             op_syncing: replica.op_syncing_durable(),
-            heads_resolved: replica.counters().heads_resolved,
         };
+        let heads_resolved = replica.counters().heads_resolved;
         let status = replica.status() as u64;
         // What is durable stays: a replica that has once known of the birth always will.
         slot.is_member |= replica.may_vote();
@@ -368,6 +378,12 @@ impl Cluster {
             self.checkers.on_blocks(index, root.op, found).map_err(Failure::Correctness)?;
         }
         let speaker = Speaker::new(index, &state, self.options.geometry());
+        if heads_resolved != slot.heads_resolved {
+            slot.heads_resolved = heads_resolved;
+            let (disk, geometry) = (&world.disks[process], self.options.geometry());
+            let is_hurt = |op| disk.is_hurt(geometry.slot(op));
+            self.checkers.on_head_resolved(index, state.op, is_hurt);
+        }
         self.checkers.on_state(index, state).map_err(Failure::Correctness)?;
         let mut spoken = std::mem::take(&mut self.spoken);
         world.network.take_spoken(&mut spoken);
@@ -603,6 +619,7 @@ impl Cluster {
         world.scheduler.stop(replica);
         self.replicas[replica].restart_at = world.scheduler.now() + restart;
         self.replicas[replica].surveyed = 0;
+        self.replicas[replica].heads_resolved = 0;
         self.replicas[replica].noted = (0, 0, 0, 0);
         self.checkers.on_restart(u8::try_from(replica).expect("at most six"));
     }

@@ -14,7 +14,7 @@ use super::super::disk::Disk;
 use super::operator::FileFate;
 use super::{CLUSTER, ClientSlot, Cluster};
 use vsr::replica::Status;
-use vsr::wire::BlockRef;
+use vsr::wire::{BlockRef, Op};
 
 impl Cluster {
     /// Chooses a core that must suffice, heals it, and leaves the rest as it is, cut off.
@@ -106,6 +106,27 @@ impl Cluster {
         let slots = 0..self.options.geometry().journal_slots;
         slots.into_iter().all(|slot| missing(slot) < quorum)
             && core.iter().all(|replica| self.has_blocks(core, *replica))
+            && self.has_ops(core)
+    }
+
+    /// Whether each op that a member of the core may have to execute lies whole on a disk of the
+    /// core: those above its checkpoint, or above the newest that it may take over.
+    fn has_ops(&self, core: &[usize]) -> bool {
+        let geometry = self.options.geometry();
+        let disks = &self.world.borrow().disks;
+        let op_max = self.checkers.op_executed_max();
+        let complete = || core.iter().map(|replica| self.replicas[*replica].complete.op);
+        let proven = complete().filter(|op| geometry.is_proven(*op, op_max)).max();
+        let least = complete().min().max(proven).expect("a core has members");
+        let is_there = |op: Op| {
+            let slot = geometry.slot(op);
+            let expected = self.checkers.executed(op);
+            let has = |replica: &usize| {
+                !disks[*replica].is_hurt(slot) && disks[*replica].slot_of(op).prepare == expected
+            };
+            expected.is_none() || core.iter().any(has)
+        };
+        (least + 1..=op_max).all(is_there)
     }
 
     /// Whether each block of the checkpoint of a replica lies intact on a disk of the core.

@@ -157,7 +157,7 @@ pub(crate) struct Disk {
     hurt_headers: BTreeSet<u32>,
     /// The blocks of the grid that are damaged.
     hurt_blocks: BTreeSet<u32>,
-    /// A block was damaged once.
+    /// A block of this file was damaged once.
     has_hurt_block: bool,
     in_flight: BTreeMap<u64, (FileToken, Operation)>,
     operation_next: u64,
@@ -274,6 +274,7 @@ impl Disk {
         self.hurt_prepares.clear();
         self.hurt_headers.clear();
         self.hurt_blocks.clear();
+        self.has_hurt_block = false;
         self.slots_used = 0;
         self.exists = false;
         self.is_new = false;
@@ -595,8 +596,9 @@ impl Disk {
                 }
             }
             Place::Grid { block } if !self.hurt_blocks.is_empty() => {
-                assert_eq!(self.layout.geometry.block_size, SECTOR_SIZE, "a sector is a block");
-                for (block, _) in (block..).zip(bytes.chunks(SECTOR)) {
+                // Of a block of many sectors that a crash cut short nobody has a reference yet.
+                let count = bytes.len().div_ceil(self.layout.geometry.block_size as usize);
+                for (block, _) in (block..).zip(0..count) {
                     self.hurt_blocks.remove(&block);
                 }
             }

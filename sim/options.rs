@@ -62,19 +62,21 @@ knobs! {
     /// Clients at a time.
     clients in 1 ..= 64,
     /// Calls of all clients together.
-    requests in 1 ..= 1000,
+    requests in 1 ..= 10000,
     /// Sessions.
     sessions in 1 ..= 65536,
     /// Slots of the journal.
     slots in 64 ..= 8192,
     /// Memory for blocks of the store, KiB.
     cache in 16 ..= 65536,
+    /// Blocks of the store.
+    block_size in 4096 ..= 65536,
     /// The largest message.
     message_size in 4096 ..= 65536,
     /// Prepares in flight.
     pipeline in 1 ..= 32,
     /// Keys that calls are about.
-    keys in 1 ..= 100,
+    keys in 1 ..= 10000,
     /// The longest value.
     value_size in 32 ..= 3000,
     /// Calls that read, in percent.
@@ -234,19 +236,20 @@ impl Options {
     fn draw_cluster(&mut self, prng: &mut Prng) {
         self.replicas = one_of(prng, [1, 1, 2, 3, 3, 3, 3, 3, 4, 5, 5, 6]);
         self.clients = prng.range_inclusive(1, 12);
-        self.requests = one_of(prng, [40, 100, 300, 600, 1000, 1000]);
+        self.requests = one_of(prng, [100, 1000, 1000, 3000, 3000, 3000]);
         self.sessions = one_of(prng, [2, 8, 64, 4096]);
-        self.slots = one_of(prng, [64, 64, 64, 64, 128, 256, 1024]);
+        self.slots = one_of(prng, [64, 64, 64, 64, 64, 64, 128, 256, 1024]);
         self.message_size = one_of(prng, [4096, 8192, 16384]);
+        self.block_size = one_of(prng, [4096, 4096, 4096, 16384]).min(self.message_size);
         self.cache = one_of(prng, [16, 16, 64, 256, 65536]);
         self.pipeline = one_of(prng, [1, 2, 4, 8, 8, 16, 29]).min(self.slots / 8);
-        self.keys = one_of(prng, [1, 3, 10, 30, 100]);
+        self.keys = one_of(prng, [1, 3, 10, 100, 1000]);
         self.value_size = one_of(prng, [32, 100, 1000, 3000, 3000]);
         self.read_percent = one_of(prng, [10, 50, 80]);
         self.query_percent = one_of(prng, [0, 50, 100]);
         self.session_calls = one_of(prng, [1, 3, 20, 1000]);
         self.vanish = one_of(prng, [0, 300_000, 1_000_000]);
-        self.think_mean = one_of(prng, [0, 1000, 1000, 50_000, 500_000]);
+        self.think_mean = one_of(prng, [0, 1000, 1000, 1000, 50_000]);
         self.call_timeout = one_of(prng, [500_000, 3_000_000, 10_000_000]);
         self.turn_time = one_of(prng, [1, 20, 200]);
     }
@@ -280,7 +283,7 @@ impl Options {
 
     fn draw_disks(&mut self, mood: Mood, prng: &mut Prng) {
         self.read_mean = one_of(prng, [50, 1000, 20_000, 100_000]);
-        self.write_mean = one_of(prng, [50, 500, 5000, 30_000, 200_000, 1_000_000]);
+        self.write_mean = one_of(prng, [50, 500, 500, 5000, 5000, 30_000, 200_000, 1_000_000]);
         self.write_corrupt = mood.fault(prng, [2000, 20_000, 100_000]);
         self.write_lost = mood.fault(prng, [2000, 20_000, 100_000]);
         self.write_misdirected = mood.fault(prng, [50_000, 100_000]);
@@ -315,7 +318,7 @@ impl Options {
         Geometry {
             message_size: to_u32(self.message_size),
             journal_slots: to_u32(self.slots),
-            block_size: 4096,
+            block_size: to_u32(self.block_size),
             pipeline: to_u32(self.pipeline),
             clients_max: to_u32(self.sessions),
         }

@@ -130,6 +130,11 @@ pub(super) fn options_of(seed: u64, settings: &[(String, u64)]) -> Result<Option
     } else if !is_set("slots") {
         options.slots = options.slots.max((8 * options.pipeline).next_multiple_of(64));
     }
+    if !is_set("block_size") {
+        options.block_size = options.block_size.min(options.message_size);
+    } else if !is_set("message_size") {
+        options.message_size = options.message_size.max(options.block_size);
+    }
     match options.geometry().invalid() {
         Some(reason) => Err(reason),
         None => Ok(options),

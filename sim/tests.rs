@@ -30,6 +30,10 @@ const FAULT_SEEDS_MIN: u32 = 5;
 /// seldom, and are waited for.
 const REPAIR_SEEDS: u64 = 400;
 
+/// Of the first hundred seeds: how many write three checkpoints or more, and how many take one over,
+/// at least.
+const CHECKPOINT_SEEDS_MIN: u64 = 50;
+const SYNC_SEEDS_MIN: u64 = 10;
 /// Of a hundred seeds, at most so many cores may be excused from coming to an end.
 const EXCUSED_PERCENT_MAX: u64 = 5;
 
@@ -44,6 +48,7 @@ fn seeds_pass_and_every_fault_repair_and_comparison_happens() {
     let mut repairs: BTreeMap<&str, u64> = BTreeMap::new();
     let mut compared: BTreeMap<&str, u64> = BTreeMap::new();
     let (mut excused, mut runs) = (0, 0);
+    let (mut checkpoint_seeds, mut sync_seeds) = (0, 0);
     for seed in 1..=REPAIR_SEEDS {
         if seed > FAULT_SEEDS && never(&repairs).is_empty() && never(&compared).is_empty() {
             break;
@@ -51,6 +56,10 @@ fn seeds_pass_and_every_fault_repair_and_comparison_happens() {
         let outcome = run_seed(seed);
         assert_eq!(outcome.failure, None, "seed {seed}");
         runs += 1;
+        if seed <= FAULT_SEEDS {
+            checkpoint_seeds += u64::from(outcome.repairs.checkpoints >= 3);
+            sync_seeds += u64::from(outcome.repairs.syncs > 0);
+        }
         excused += u64::from(outcome.excuse.is_some());
         for fault in Fault::ALL.iter().filter(|_| seed <= FAULT_SEEDS) {
             let happened = outcome.counts.count(*fault) > 0;
@@ -65,6 +74,8 @@ fn seeds_pass_and_every_fault_repair_and_comparison_happens() {
     }
     let rare: Vec<_> = seeds.iter().filter(|(_, count)| **count < FAULT_SEEDS_MIN).collect();
     assert_eq!(rare, Vec::new());
+    assert!(checkpoint_seeds >= CHECKPOINT_SEEDS_MIN, "{checkpoint_seeds} write checkpoints");
+    assert!(sync_seeds >= SYNC_SEEDS_MIN, "{sync_seeds} take one over");
     assert!(excused * 100 <= runs * EXCUSED_PERCENT_MAX, "{excused} of {runs} were excused");
     assert_eq!((never(&repairs), never(&compared)), (Vec::new(), Vec::new()));
 }
@@ -79,6 +90,7 @@ fn calm(settings: &[(&str, u64)]) -> Options {
         ("sessions", 64),
         ("slots", 1024),
         ("message_size", 4096),
+        ("block_size", 4096),
         ("pipeline", 8),
         ("keys", 3),
         ("value_size", 32),

@@ -45,6 +45,11 @@ impl Commits {
         self.chain.get(usize::try_from(op).ok()?.checked_sub(1)?).copied()
     }
 
+    /// The last op that anybody executed.
+    pub(super) fn op_executed_max(&self) -> Op {
+        self.chain.len() as u64
+    }
+
     pub(super) fn on_commit(&mut self, replica: u8, commit: &Commit) -> Result<(), String> {
         let result = self.check_commit(replica, commit);
         self.failure.note(result)

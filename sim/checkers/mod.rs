@@ -7,11 +7,11 @@
 //!          ── on_bounds ──────► bounds                   how full queues are
 //!          ── on_blocks ──────► blocks                   a checkpoint as the disk has it
 //!          ── on_slot ────────► journal                  a slot as the disk has it
-//!          ── on_restart ─────► commits, monotonic,      a process life ends
-//!                               promises
+//!          ── on_restart ─────► commits, monotonic       a process life ends
 //!          ── on_view_spoken ─► monotonic                what others have heard
 //!          ── on_prepare_ok ──► promises                 what a replica says that it has
 //!          ── on_log_told ────► promises                 a log as it is told to the others
+//!          ── on_head_resolved► promises                 an uncertain end of a log is certain
 //!          ── on_reply ───────► replies                  what replicas send to clients
 //!          ── on_invoke ──┐
 //!          ── on_return ──┴───► history ─┐               what clients asked and were told
@@ -125,8 +125,6 @@ pub(crate) struct ReplicaState {
     pub(crate) op_complete: Op,
     /// In the superblock on disk: the checkpoint that is being taken over from others.
     pub(crate) op_syncing: Option<Op>,
-    /// How many uncertain heads the logs of others made certain in this process life.
-    pub(crate) heads_resolved: u64,
 }
 
 /// What a live replica has in its store at the end, when all have executed the same.
@@ -251,6 +249,16 @@ impl Checkers {
         }
     }
 
+    /// What everybody executed at `op`, if somebody was seen to.
+    pub(crate) fn executed(&self, op: Op) -> Option<PrepareId> {
+        self.commits.executed(op)
+    }
+
+    /// The last op that anybody executed.
+    pub(crate) fn op_executed_max(&self) -> Op {
+        self.commits.op_executed_max()
+    }
+
     /// So full are all queues of a replica after a turn.
     ///
     /// # Errors
@@ -281,7 +289,6 @@ impl Checkers {
         assert!(replica < self.replica_count);
         self.commits.on_restart(replica);
         self.monotonic.on_restart(replica);
-        self.promises.on_restart(replica);
     }
 
     /// The replica's process has ended, and its file is lost: the next begins with a blank one.
@@ -297,7 +304,6 @@ impl Checkers {
     /// What it contradicts.
     pub(crate) fn on_state(&mut self, replica: u8, state: ReplicaState) -> Result<(), String> {
         assert!(replica < self.replica_count);
-        self.promises.on_head(replica, state.op, state.heads_resolved);
         let commits = named("commits", self.commits.on_state(replica, &state));
         let monotonic = named("monotonic", self.monotonic.on_state(replica, &state));
         let checkpoints = named("checkpoints", self.checkpoints.on_state(replica, &state));
@@ -311,6 +317,13 @@ impl Checkers {
     pub(crate) fn on_view_spoken(&mut self, replica: u8, view: View) {
         assert!(replica < self.replica_count);
         self.monotonic.on_view_spoken(replica, view);
+    }
+
+    /// The logs of others made `op` the head of a log whose end was uncertain. `is_hurt` says of
+    /// an op whether a fault has hurt its slot.
+    pub(crate) fn on_head_resolved(&mut self, replica: u8, op: Op, is_hurt: impl Fn(Op) -> bool) {
+        assert!(replica < self.replica_count);
+        self.promises.on_head_resolved(replica, op, is_hurt);
     }
 
     /// The replica handed a `prepare_ok` of `view` to the network. `on_disk` is what its disk has of

@@ -12,7 +12,7 @@
 //! A log is of one view: what was acknowledged in an earlier one may have been replaced, so it is
 //! asked of a log of that view alone. In one case an acknowledged op may be missing from such a
 //! log: a disk has hurt it above the head, and a nack quorum of others is certain that it was not
-//! committed. Then the head was uncertain and is not any more, and everything above it is forgotten.
+//! committed. Then the head was uncertain and is not any more, and what is hurt above it is forgotten.
 //!
 //! **Invariants:** what was acknowledged is remembered over restarts, and until the file is lost;
 //! the disk is read as it is, past the product; a slot that a fault has hurt since it was written
@@ -42,8 +42,6 @@ pub(crate) struct LogTold<'a> {
 struct Known {
     /// By op: the last acknowledgement of it, and the view in which it was made.
     acknowledged: BTreeMap<Op, (View, PrepareId)>,
-    /// Of this life: how many uncertain heads became certain.
-    heads_resolved: u64,
 }
 
 #[derive(Debug)]
@@ -59,21 +57,14 @@ impl Promises {
         Self { replicas, compared: 0, failure: FirstFailure::default() }
     }
 
-    pub(super) fn on_restart(&mut self, replica: u8) {
-        self.replicas[usize::from(replica)].heads_resolved = 0;
-    }
-
     pub(super) fn on_file_lost(&mut self, replica: u8) {
         self.replicas[usize::from(replica)] = Known::default();
     }
 
-    /// The head of the log, and how many uncertain ones became certain in this life.
-    pub(super) fn on_head(&mut self, replica: u8, op: Op, heads_resolved: u64) {
+    /// The head of the log was uncertain, and is `op`.
+    pub(super) fn on_head_resolved(&mut self, replica: u8, op: Op, is_hurt: impl Fn(Op) -> bool) {
         let known = &mut self.replicas[usize::from(replica)];
-        if heads_resolved != known.heads_resolved {
-            known.heads_resolved = heads_resolved;
-            known.acknowledged.split_off(&(op + 1));
-        }
+        known.acknowledged.retain(|own, _| *own <= op || !is_hurt(*own));
     }
 
     /// `replica` told in `view` that it has a prepare. `on_disk` is what its disk has of it, if
@@ -196,8 +187,6 @@ mod tests {
     fn a_restart_forgets_nothing_and_the_last_acknowledgement_of_an_op_counts() {
         let log = LogTold { log_view: View(3), op: 7, prepares: &[], nacks: &[] };
         let mut restarted = promises();
-        restarted.on_restart(1);
-        restarted.on_head(1, 7, 0);
         assert!(restarted.on_log_told(1, &log).is_err());
         assert_eq!(restarted.report().compared, 4);
         let mut again = promises();
@@ -211,12 +200,14 @@ mod tests {
     fn what_a_nack_quorum_cut_is_forgotten_and_so_is_a_lost_file() {
         let log = LogTold { log_view: View(3), op: 7, prepares: &[], nacks: &[] };
         let mut resolved = promises();
-        resolved.on_head(1, 7, 1);
+        resolved.on_head_resolved(1, 7, |op| op == 8);
         resolved.on_log_told(1, &log).unwrap();
-        // Once: what is acknowledged after it counts again.
+        // What is acknowledged after it counts again.
         resolved.on_prepare_ok(1, View(3), id(8, 1), None).unwrap();
-        resolved.on_head(1, 7, 1);
         assert!(resolved.on_log_told(1, &log).is_err());
+        let mut whole = promises();
+        whole.on_head_resolved(1, 7, |op| op == 7);
+        assert!(whole.on_log_told(1, &log).is_err(), "nothing had hurt it");
         let mut lost = promises();
         lost.on_file_lost(1);
         lost.on_log_told(1, &LogTold { op: 0, ..log }).unwrap();
