@@ -187,10 +187,41 @@ mod tests {
             assert!(at_gap < op, "what was not come to is not known");
         }
         let before = known.clone();
-        let many = (0..).map(|at| (place(at), place(at + 1))).take(LOST_MAX + 1);
-        known.learn(100, &[], many);
+        let many = |count: usize| (0..).map(|at| (place(at), place(at + 1))).take(count);
+        known.learn(100, &[], many(LOST_MAX + 1));
         assert_eq!(known, before, "so much is not worth it");
+        known.learn(100, &[], many(LOST_MAX));
+        assert_eq!((known.op_max(), known.lost.len()), (100, LOST_MAX));
         known.learn(101, &[], std::iter::empty());
         assert_eq!(known, Known::all_of(101));
+    }
+
+    #[test]
+    fn neighbours_of_one_op_are_one_segment() {
+        let mut known = Known::all_of(5);
+        known.learn(5, &[(Place::FreeSet(3), Place::FreeSet(4))], std::iter::empty());
+        assert_eq!(known, Known::all_of(5));
+        known.learn(9, &[(Place::START, Place::End)], std::iter::empty());
+        assert_eq!(known, Known::all_of(5));
+    }
+
+    /// Of place `at` what is known is up to op `10 * at`, but for one.
+    #[test]
+    fn of_too_many_segments_those_that_differ_least_become_one() {
+        let op_of = |at: u64| if at == 100 { 991 } else { 10 * at };
+        let mut known = Known::all_of(0);
+        for at in 1..=SEGMENTS_MAX as u64 {
+            if at == SEGMENTS_MAX as u64 {
+                assert_eq!(known.segments.len(), SEGMENTS_MAX);
+            }
+            let gap = (Place::START, Place::FreeSet(at));
+            known.learn(op_of(at), &[gap], std::iter::empty());
+        }
+        assert_eq!(known.segments.len(), SEGMENTS_MAX);
+        for at in 0..SEGMENTS_MAX as u64 {
+            let (place, end) = (Place::FreeSet(at), Place::FreeSet(at + 1));
+            let op = if at == 100 { 990 } else { op_of(at) };
+            assert!(known.has(op, &place, &end) && !known.has(op + 1, &place, &end), "{at}");
+        }
     }
 }
