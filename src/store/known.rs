@@ -11,16 +11,16 @@
 //!
 //! A block of C'' is here, with all beneath it, if its op is none above those of its whole range
 //! and no block beneath it is *lost*: fetched, and not written when the sync was left. Proof, for
-//! the last walk, over C': the block is one of C' (*that is here*, in `walk`). Its range was no wider
-//! there: a page is written anew when it gives up keys, and is not when a neighbour goes and
+//! the last walk, over C': the block is one of C' (*that is here*, in `walk`). Its range was no
+//! wider there: a page is written anew when it gives up keys, and is not when a neighbour goes and
 //! leaves it some. If it was visited, it was durable or is lost, and the same is true of those
 //! that it refers to and that were come to. If it was left out, or one above it, it was here. If
 //! it was not come to, then all of its range was not: there `Known` is what it was before, by
 //! which the block is here; and a block that was lost before stays lost there. (C' led to C'', as
 //! proven checkpoints do; of two that contradict each other nothing of this holds.)
 //!
-//! **Invariants:** bounded, and what does not fit is forgotten, never invented; segments are in order
-//! and the last one ends at the end.
+//! **Invariants:** bounded, and what does not fit is forgotten, never invented; segments are in
+//! order and the last one ends at the end.
 //!
 //! **Not here:** how a walk comes to its places.
 

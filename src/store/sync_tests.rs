@@ -620,6 +620,9 @@ fn a_sync_finds_what_its_load_has_fetched() {
     node.store = Store::open(&node.options);
     take_over(&mut node, &peer);
     node.store.sync(0);
+    assert!(node.store.grid.has_repairs_due());
+    node.store.take_reads(&mut node.requests);
+    assert!(node.requests.is_empty(), "it is written before it is read");
     let mut outstanding_max = 0;
     while node.store.is_syncing() {
         node.step();
