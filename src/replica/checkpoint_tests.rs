@@ -275,3 +275,17 @@ fn whoever_gets_on_however_slowly_takes_no_checkpoint_over() {
     bench.receive(&told);
     assert!(!bench.replica.is_syncing());
 }
+
+#[test]
+fn to_those_who_have_no_room_a_full_disk_is_news_for_a_while() {
+    let (mut bench, _) = primary();
+    bench.ticks(150);
+    assert!(bench.replica.is_primary());
+    bench.replica.stores_full = 0b101;
+    let since = bench.replica.tick;
+    let leaves = [0, 1, 100, 190, 210, 350].map(|ticks| {
+        bench.replica.tick = since + ticks;
+        bench.replica.leaves_for_room()
+    });
+    assert_eq!(leaves, [true, true, true, true, false, false]);
+}

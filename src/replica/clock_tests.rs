@@ -296,3 +296,24 @@ fn timestamps_increase_strictly_and_never_follow_an_unconfirmed_clock() {
         previous = now;
     }
 }
+
+#[test]
+fn a_window_takes_the_place_of_the_last_one_when_it_is_long_enough() {
+    let mut clock = ClusterClock::new(3, ReplicaIndex(0), 2);
+    let realtime = |now: u64| TRUE_REALTIME + now;
+    clock.tick(0, realtime(0));
+    assert!(clock.on_pong(ReplicaIndex(1), 0, realtime(0), 0));
+    clock.tick(MS, realtime(MS));
+    let offset = |clock: &ClusterClock, now: u64| clock.offset(now, realtime(now)).unwrap();
+    assert_eq!(offset(&clock, MS), 0);
+    // The other one's clock is put forward.
+    let ahead = 2 * MS;
+    assert!(clock.on_pong(ReplicaIndex(1), MS, realtime(MS) + ahead, MS));
+    let due = MS + WINDOW_NS_MIN;
+    for now in [2 * MS, due - 1] {
+        clock.tick(now, realtime(now));
+        assert_eq!(offset(&clock, now), 0);
+    }
+    clock.tick(due, realtime(due));
+    assert!((1..=ahead).contains(&offset(&clock, due).unsigned_abs()));
+}

@@ -1,13 +1,14 @@
 //! F5: replicas that have another state at the same op: who stops, who goes on, and what a third
 //! one is offered meanwhile. And a replica whose execution waits for a block.
 
+use super::admission_tests::primary_with_ops;
 use super::cluster_tests::{Disk, format, open};
-use super::test_bench::{Bench, GEOMETRY, commit, log_of, primary};
+use super::test_bench::{Bench, GEOMETRY, commit, log_of, message, primary, request};
 use super::{Effects, Now, Replica};
 use crate::fatal::{Fatal, FatalKind};
 use crate::stdx::Prng;
 use crate::storage::SuperblockState;
-use crate::wire::{BlockRef, ClusterId, IncarnationTable, Op, ReplicaIndex};
+use crate::wire::{BlockRef, ClusterId, Header, IncarnationTable, Op, PrepareOk, ReplicaIndex};
 
 const OP: Op = 32;
 
@@ -183,6 +184,51 @@ fn what_is_contradicted_is_offered_to_nobody() {
     bench.replica.checkpoints.previous = bench.replica.checkpoints.current;
     bench.replica.checkpoints.current = checkpoint(2 * OP, 5);
     assert_eq!(bench.replica.checkpoint_offered(), BlockRef::NONE);
+}
+
+#[test]
+fn the_checkpoint_before_is_offered_until_the_one_after_the_newest_is_frozen() {
+    let mut bench = with_checkpoint();
+    bench.receive(&commit(0, &log_of(&[0; 65])[64], 101));
+    bench.settle();
+    bench.act(|replica, effects| replica.on_checkpoint_written(checkpoint(2 * OP, 5), effects));
+    bench.settle();
+    assert_eq!((bench.replica.op_checkpoint(), bench.replica.commit_min()), (2 * OP, 65));
+    let before = checkpoint(OP, 1);
+    for (commit_min, offered) in [(65, before), (95, before), (96, BlockRef::NONE)] {
+        bench.replica.commit_min = commit_min;
+        assert_eq!(bench.replica.checkpoint_offered(), offered, "{commit_min}");
+    }
+    bench.replica.commit_min = 65;
+    assert_eq!(claim(&mut bench.replica, 2, OP, 2), None);
+    assert_eq!(bench.replica.checkpoint_offered(), BlockRef::NONE, "it is in doubt itself");
+}
+
+/// The first op that names it is 65.
+#[test]
+fn a_primary_seals_up_to_what_names_a_checkpoint_in_doubt() {
+    let mut bench = primary_with_ops(60);
+    bench.act(|replica, effects| replica.on_checkpoint_written(checkpoint(OP, 1), effects));
+    bench.settle();
+    let seal = |bench: &mut Bench| {
+        bench.replica.gather(&request(u128::from(bench.replica.op()), 1)).unwrap();
+        bench.settle();
+        let op = bench.replica.op();
+        let prepare = bench.replica.journal.header(op).map(Header::id).unwrap();
+        // It names none: of one that has taken over a newer one it would be so.
+        bench.receive(&message(2, 1, PrepareOk { prepare, ..PrepareOk::default() }));
+        bench.settle();
+        (op, bench.replica.commit_max())
+    };
+    for op in 61..=2 * OP {
+        assert_eq!(seal(&mut bench), (op, op));
+    }
+    assert!(bench.replica.primary_may_seal());
+    assert_eq!(claim(&mut bench.replica, 2, OP, 2), None);
+    assert!(!bench.replica.primary_may_seal());
+    assert_eq!(claim(&mut bench.replica, 2, OP, 1), None);
+    assert!(bench.replica.primary_may_seal());
+    assert_eq!(seal(&mut bench), (65, 65), "who names none has said nothing of it");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! acknowledges, and what a primary does that gets nothing acknowledged. Three replicas, a pipeline
 //! of 3.
 
+use super::admission_tests::primary_with_ops;
 use super::test_bench::*;
 use super::*;
 use crate::wire::{CommitOk, Entry, Operation, PrepareOk};
@@ -331,4 +332,31 @@ fn a_primary_does_not_seal_into_a_slot_that_is_being_written() {
     bench.settle();
     assert_eq!(bench.replica.op(), 4);
     assert_eq!(bench.replica.journal.header(4).unwrap().view, View(4));
+}
+
+#[test]
+fn what_is_read_to_be_executed_is_not_kept_when_it_was_executed_meanwhile() {
+    let log = log_of(&[0; 3]);
+    let mut bench = Bench::with_log(1, &log, 0, 3).restart();
+    bench.receive(&commit(0, &log[3], 9));
+    while bench.complete(is_superblock) {}
+    assert_eq!((bench.replica.commit_min(), bench.replica.commit_max()), (0, 4));
+    let reads = bench.pending.len();
+    assert!(reads > 0 && bench.replica.cache.is_empty());
+    // They come from the others.
+    bench.replica.cache.extend((1..).zip(log));
+    bench.act(Replica::progress);
+    assert_eq!((bench.replica.commit_min(), bench.pending.len()), (4, reads));
+    bench.settle();
+    assert!(bench.replica.cache.is_empty());
+}
+
+/// Four pipelines.
+#[test]
+fn a_primary_is_so_far_ahead_of_what_it_has_executed_and_no_further() {
+    let mut bench = primary_with_ops(60);
+    for (commit_min, may_seal) in [(60, true), (49, true), (48, false), (40, false)] {
+        bench.replica.commit_min = commit_min;
+        assert_eq!(bench.replica.primary_may_seal(), may_seal, "{commit_min}");
+    }
 }

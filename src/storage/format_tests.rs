@@ -202,3 +202,26 @@ fn the_root_is_there_even_if_its_slot_is_damaged() {
     assert!(opened.journal.is_clean(&root.id()));
     assert_eq!(opened.cut_torn, [64]);
 }
+
+#[test]
+fn a_format_is_prepared_when_nothing_but_the_superblock_is_left_to_write() {
+    // More than is in flight at a time.
+    let mut format = Format::prepared(ClusterId(7), geometry(1 << 20, 64));
+    let (_, total) = format.progress();
+    let mut requests = Vec::new();
+    assert!(!format.is_prepared());
+    let mut rounds = 0;
+    loop {
+        format.advance(&mut requests);
+        if requests.is_empty() {
+            break;
+        }
+        for request in requests.drain(..) {
+            let Request::Write { token, .. } = request else { panic!("format does not read") };
+            format.on_write_done(token);
+        }
+        rounds += 1;
+        assert_eq!(format.is_prepared(), format.progress().0 == total - ZONE_SIZE, "{rounds}");
+    }
+    assert!(format.is_prepared() && rounds > 2);
+}

@@ -748,4 +748,22 @@ mod tests {
         }
         assert!(beneath.is_empty());
     }
+
+    #[test]
+    fn the_chunks_beneath_a_page_are_those_that_its_references_lead_to() {
+        let set = FreeSet::new(4096);
+        assert_eq!(set.chunks_beneath((0, 5)), 5..6);
+        assert_eq!(set.chunks_beneath((1, 0)), 0..198);
+        assert_eq!(set.chunks_beneath((1, 3)), 594..792);
+        assert_eq!(set.chunks_beneath((2, 1)), 198 * 198..2 * 198 * 198);
+    }
+
+    #[test]
+    fn a_full_chunk_is_followed_by_the_next() {
+        let mut set = FreeSet::with_page_size(40);
+        for index in 0..1000 {
+            assert_eq!(set.allocate(), index);
+        }
+        assert_eq!((set.used_count(), set.required()), (1000, 1000));
+    }
 }

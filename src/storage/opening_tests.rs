@@ -257,3 +257,50 @@ fn an_opening_writes_the_selected_superblock_over_the_others() {
     let zone = superblock_zone(&SuperblockState { view: View(1), ..state(3) });
     assert_eq!(disk.bytes[..zone.len()], *zone.as_ref());
 }
+
+/// The entry of the headers ring on the disk.
+fn entry_on_disk(disk: &TestDisk, slot: u32) -> Option<Redundant> {
+    let geometry = state(3).geometry;
+    let start = Layout::new(geometry).headers_offset(0) + u64::from(slot * HEADER_SIZE);
+    let entry = disk.bytes[usize::try_from(start).unwrap()..].first_chunk().unwrap();
+    Redundant::decode(entry, &Place { cluster: CLUSTER, geometry, slot })
+}
+
+#[test]
+fn what_an_opening_drops_is_marked_on_the_disk_and_what_it_finds_damaged_beside_it() {
+    let (mut disk, messages) = disk_with_ops(3, 10);
+    let headers = [messages[7].prepare_header()];
+    let mut cut = state(3);
+    (cut.view, cut.log_view) = (View(1), View(1));
+    (cut.head.op, cut.head.headers) = (8, headers.map(Some).to_vec());
+    let zone = superblock_zone(&cut);
+    disk.bytes[..zone.len()].copy_from_slice(zone.as_ref());
+    disk.rot(last_sector(7));
+    let opened = disk.open().unwrap();
+    assert_eq!(opened.faulty_count, 1);
+    for op in 1..=10_u32 {
+        let header = messages[op as usize - 1].prepare_header();
+        let expected = match op {
+            7 => Redundant::Invalidated,
+            9.. => Redundant::Truncated(header.id()),
+            _ => Redundant::Header(header),
+        };
+        assert_eq!(entry_on_disk(&disk, op), Some(expected), "{op}");
+    }
+    let again = disk.open().unwrap();
+    assert_eq!((again.faulty_count, again.journal.op_max()), (1, 8));
+    assert!(again.journal.is_faulty(7));
+}
+
+#[test]
+fn a_lone_replica_writes_the_markers_of_empty_slots_anew() {
+    let (mut disk, _) = disk_with_ops(1, 10);
+    let sector = usize::try_from(Layout::new(state(1).geometry).headers_offset(1)).unwrap();
+    let before = disk.bytes.clone();
+    disk.bytes[sector..sector + SECTOR_SIZE as usize].fill(7);
+    assert_eq!(entry_on_disk(&disk, 40), None);
+    let opened = disk.open().unwrap();
+    assert_eq!((opened.faulty_count, opened.journal.op_max()), (0, 10));
+    assert_eq!(entry_on_disk(&disk, 40), Some(Redundant::Formatted));
+    assert!(disk.bytes == before);
+}

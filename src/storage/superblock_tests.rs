@@ -646,3 +646,12 @@ fn each_update_has_the_next_sequence() {
         assert_eq!(book.select().unwrap().sequence, u64::from(view) + 1);
     }
 }
+
+#[test]
+fn a_view_that_is_never_reached_is_invalid() {
+    for (view, is_valid) in [(1, true), (VIEW_MAX, true), (VIEW_MAX + 1, false), (u32::MAX, false)]
+    {
+        let state = SuperblockState { view: View(view), ..formatted() };
+        assert_eq!(state.invalid().is_none(), is_valid, "{view}");
+    }
+}

@@ -276,9 +276,10 @@ fn size_u32(size: usize) -> u32 {
 mod tests {
     use super::*;
     use crate::stdx::Prng;
-    use crate::storage::Geometry;
     use crate::storage::test_disk::TestDisk;
+    use crate::storage::{Geometry, Opening};
     use crate::wire::{Author, ClusterId, Header, Message, Parent, Prepare, ReplicaIndex, View};
+    use std::collections::BTreeSet;
 
     const CLUSTER: ClusterId = ClusterId(3);
 
@@ -443,5 +444,63 @@ mod tests {
         let survey = survey(&disk, &state);
         assert_eq!(survey.lost.map(|lost| (lost.op, lost.slot)), Some((5, 5)));
         assert!(survey.slots.iter().all(|slot| slot.outcome.is_none()));
+    }
+
+    fn empty_disk(message_size: u32, journal_slots: u32) -> (SuperblockState, TestDisk) {
+        let geometry = Geometry { message_size, journal_slots, pipeline: 8, ..Geometry::default() };
+        let state = SuperblockState::formatted(CLUSTER, ReplicaIndex(0), 3, 9, geometry);
+        let disk = TestDisk::formatted(&state);
+        (state, disk)
+    }
+
+    #[test]
+    fn reads_what_an_opening_reads_and_no_more() {
+        // Slots, and sectors of headers, that do and do not divide into whole reads.
+        for (message_size, journal_slots) in
+            [(24576, 64), (16384, 128), (4096, 8256), (64 << 10, 64), (128 << 10, 64)]
+        {
+            let (state, mut disk) = empty_disk(message_size, journal_slots);
+            fill(&mut disk, &state, 20, &[7; 1000]);
+            let (mut expected, mut requests) = (BTreeSet::new(), Vec::new());
+            let mut opening = Opening::new(disk.bytes.len() as u64, &mut requests);
+            while let Some(request) = requests.pop() {
+                let Request::Read { token, offset, size } = request else {
+                    panic!("a sound file is not written to")
+                };
+                if let Token::Scan { .. } = token {
+                    expected.insert((offset, size));
+                }
+                opening.on_read_done(token, disk.read(offset, size), &mut requests).unwrap();
+            }
+            assert!(opening.finish().is_some());
+            let mut survey = JournalSurvey::new(&state, false);
+            let mut found = BTreeSet::new();
+            while let Some(Request::Read { offset, size, .. }) = survey.next_read() {
+                assert!(found.insert((offset, size)));
+                survey.on_read_done(&disk.read(offset, size));
+            }
+            assert_eq!(found, expected, "{journal_slots} slots of {message_size}");
+            let slots = survey.finish().slots;
+            assert!(slots.iter().all(|slot| slot.redundant.is_some()));
+            let is_prepare = |slot: &&SlotSurvey| matches!(slot.stored, Stored::Prepare { .. });
+            assert_eq!(slots.iter().filter(is_prepare).count(), 21);
+        }
+    }
+
+    #[test]
+    fn an_unreadable_sector_takes_its_slot_and_no_other_in_whichever_read_it_is() {
+        // 64 slots a read. What cannot be read looks like what is there.
+        let (state, mut disk) = empty_disk(16384, 128);
+        fill(&mut disk, &state, 100, &[0; 9000]);
+        for slot in [1, 20, 63, 64, 70, 100] {
+            let sector = Layout::new(state.geometry).prepare_offset(slot) + 4096;
+            disk.unreadable = BTreeSet::from([sector]);
+            let slots = survey(&disk, &state).slots;
+            let is_whole = |at: &u32| {
+                matches!(slots[*at as usize].stored, Stored::Prepare { whole: true, .. })
+            };
+            let damaged: Vec<u32> = (1..=100).filter(|at| !is_whole(at)).collect();
+            assert_eq!(damaged, [slot]);
+        }
     }
 }

@@ -411,3 +411,39 @@ impl Store {
         *budget = budget.saturating_sub(u32::try_from(run.len()).expect("bounded") * size);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reference(index: u32) -> BlockRef {
+        BlockRef { index, op: 32, checksum: 1, checksum_body: 2 }
+    }
+
+    fn root(tree: Root, free_set: BlockRef) -> CheckpointRoot {
+        CheckpointRoot { header: [3; HEADER_SIZE as usize], tree, free_set, extra: vec![8; 10] }
+    }
+
+    #[test]
+    fn a_root_block_is_the_one_that_was_written_or_none() {
+        let tree = Root { reference: reference(5), height: 2, records_count: 7, digest: 9 };
+        for tree in [tree, Root::default()] {
+            let root = root(tree, reference(6));
+            let mut body = root.encode();
+            assert_eq!(CheckpointRoot::decode(&body), Ok(root));
+            for size in 0..body.len() {
+                assert!(CheckpointRoot::decode(&body[..size]).is_err(), "{size}");
+            }
+            body.push(0);
+            assert!(CheckpointRoot::decode(&body).is_err());
+        }
+        for (tree, free_set) in [
+            (Root { height: 0, ..tree }, reference(6)),
+            (Root { reference: BlockRef::NONE, ..tree }, reference(6)),
+            (tree, BlockRef::NONE),
+            (Root::default(), BlockRef::NONE),
+        ] {
+            assert!(CheckpointRoot::decode(&root(tree, free_set).encode()).is_err());
+        }
+    }
+}

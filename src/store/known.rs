@@ -11,16 +11,16 @@
 //!
 //! A block of C'' is here, with all beneath it, if its op is none above those of its whole range
 //! and no block beneath it is *lost*: fetched, and not written when the sync was left. Proof, for
-//! the last walk, over C': the block is one of C' (*that is here*, in `walk`). Its range was no wider
-//! there: a page is written anew when it gives up keys, and is not when a neighbour goes and
+//! the last walk, over C': the block is one of C' (*that is here*, in `walk`). Its range was no
+//! wider there: a page is written anew when it gives up keys, and is not when a neighbour goes and
 //! leaves it some. If it was visited, it was durable or is lost, and the same is true of those
 //! that it refers to and that were come to. If it was left out, or one above it, it was here. If
 //! it was not come to, then all of its range was not: there `Known` is what it was before, by
 //! which the block is here; and a block that was lost before stays lost there. (C' led to C'', as
 //! proven checkpoints do; of two that contradict each other nothing of this holds.)
 //!
-//! **Invariants:** bounded, and what does not fit is forgotten, never invented; segments are in order
-//! and the last one ends at the end.
+//! **Invariants:** bounded, and what does not fit is forgotten, never invented; segments are in
+//! order and the last one ends at the end.
 //!
 //! **Not here:** how a walk comes to its places.
 
@@ -187,10 +187,41 @@ mod tests {
             assert!(at_gap < op, "what was not come to is not known");
         }
         let before = known.clone();
-        let many = (0..).map(|at| (place(at), place(at + 1))).take(LOST_MAX + 1);
-        known.learn(100, &[], many);
+        let many = |count: usize| (0..).map(|at| (place(at), place(at + 1))).take(count);
+        known.learn(100, &[], many(LOST_MAX + 1));
         assert_eq!(known, before, "so much is not worth it");
+        known.learn(100, &[], many(LOST_MAX));
+        assert_eq!((known.op_max(), known.lost.len()), (100, LOST_MAX));
         known.learn(101, &[], std::iter::empty());
         assert_eq!(known, Known::all_of(101));
+    }
+
+    #[test]
+    fn neighbours_of_one_op_are_one_segment() {
+        let mut known = Known::all_of(5);
+        known.learn(5, &[(Place::FreeSet(3), Place::FreeSet(4))], std::iter::empty());
+        assert_eq!(known, Known::all_of(5));
+        known.learn(9, &[(Place::START, Place::End)], std::iter::empty());
+        assert_eq!(known, Known::all_of(5));
+    }
+
+    /// Of place `at` what is known is up to op `10 * at`, but for one.
+    #[test]
+    fn of_too_many_segments_those_that_differ_least_become_one() {
+        let op_of = |at: u64| if at == 100 { 991 } else { 10 * at };
+        let mut known = Known::all_of(0);
+        for at in 1..=SEGMENTS_MAX as u64 {
+            if at == SEGMENTS_MAX as u64 {
+                assert_eq!(known.segments.len(), SEGMENTS_MAX);
+            }
+            let gap = (Place::START, Place::FreeSet(at));
+            known.learn(op_of(at), &[gap], std::iter::empty());
+        }
+        assert_eq!(known.segments.len(), SEGMENTS_MAX);
+        for at in 0..SEGMENTS_MAX as u64 {
+            let (place, end) = (Place::FreeSet(at), Place::FreeSet(at + 1));
+            let op = if at == 100 { 990 } else { op_of(at) };
+            assert!(known.has(op, &place, &end) && !known.has(op + 1, &place, &end), "{at}");
+        }
     }
 }

@@ -431,3 +431,27 @@ fn the_systems_table_has_its_own_door() {
     store.table_scan(TABLE_SYSTEM, all.0, all.1, Direction::Backward, visit).unwrap();
     assert_eq!(rows, [b"k"]);
 }
+
+/// A chunk of the free set has 15872 places.
+#[test]
+fn a_store_of_more_than_one_chunk_of_places_is_loaded_whole() {
+    let mut node = Node::new(History::random(43), 4096, 1 << 20, 43);
+    for number in 0..5_u8 {
+        node.store.put(Table(0), &[number], &vec![number; VALUE_SIZE_MAX]).unwrap();
+        node.store.commit_overlay().unwrap();
+    }
+    node.checkpoint_alone();
+    let places = |node: &Node| {
+        let free_set = &node.store.tree.free_set;
+        (free_set.used_count(), free_set.required())
+    };
+    let before = places(&node);
+    assert!(before.0 > 15_872 && before.1 < 2 * 15_872);
+    node.begin_load();
+    while !node.store.is_loaded() {
+        assert!(!node.store.is_ready());
+        node.step_alone();
+    }
+    assert!(node.store.is_ready());
+    assert_eq!(places(&node), before);
+}

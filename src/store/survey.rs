@@ -417,11 +417,13 @@ impl<'a> CheckpointSurvey<'a> {
         match item.role {
             Role::Root => self.look_into_root(block),
             Role::FreeSet(address) => {
-                let per_chunk = u64::from(block_body_size_max(self.geometry.block_size)) * 4;
-                if address.0 == 0 && u64::from(address.1) * per_chunk > self.blocks_count {
-                    return Err("a chunk of places beyond the end of the file");
-                }
                 let mut beneath = Vec::new();
+                if address.0 == 0 && self.is_beyond_end(address.1) {
+                    self.free_set.page_children(address, block.body(), &mut beneath)?;
+                    // The file was to grow to there, and what needed it went again.
+                    let is_free = block.body().iter().all(|codes| *codes == 0);
+                    return if is_free { Ok(()) } else { Err("places beyond the end of the file") };
+                }
                 let reference = &item.reference;
                 self.free_set.load_page(address, reference, block.body(), &mut beneath)?;
                 for (address, reference) in beneath.into_iter().rev() {
@@ -447,6 +449,12 @@ impl<'a> CheckpointSurvey<'a> {
                 Ok(())
             }
         }
+    }
+
+    /// Whether the file has none of the places of this chunk of the free set.
+    fn is_beyond_end(&self, chunk: u32) -> bool {
+        let places_each = u64::from(self.page_size()) * 4;
+        u64::from(chunk) * places_each >= self.blocks_count
     }
 
     fn push(&mut self, reference: BlockRef, role: Role, range: Range, value: Option<(u32, u64)>) {

@@ -1,5 +1,6 @@
 //! F3, tests only: surveys of real checkpoints, sound, damaged, and made of anything.
 
+use super::super::page::{large_value, leaf_record_head};
 use super::*;
 use crate::constants::HEADER_SIZE;
 use crate::stdx::Prng;
@@ -294,4 +295,201 @@ fn what_a_sound_survey_says_of_itself() {
     let mut survey = node.survey();
     assert_eq!((survey.faults_count(), survey.take_faults().len()), (1, 1));
     assert!(survey.root().is_none() && survey.free_set().is_none());
+}
+
+/// A block that says what it is told to say.
+fn forged(kind: BlockKind, body: &[u8]) -> StoredBlock {
+    let (reference, buffer) = crate::storage::block::block_seal(CLUSTER, 9, 32, kind, body, 4096);
+    let result = ReadResult { buffer, unreadable: Vec::new() };
+    StoredBlock::decode_read(CLUSTER, &reference, result).unwrap()
+}
+
+/// A survey that has read nothing yet, of a file with room for so many blocks.
+fn survey_of(blocks: u64) -> CheckpointSurvey<'static> {
+    let size = Layout::new(GEOMETRY).grid_offset() + blocks * 4096;
+    let checkpoint = BlockRef { index: 1, op: 32, checksum: 2, checksum_body: 3 };
+    CheckpointSurvey::new(CLUSTER, GEOMETRY, size, checkpoint, BlockRef::NONE)
+}
+
+fn item(block: &StoredBlock, role: Role) -> Item {
+    Item { reference: block.reference, role, range: Range::default(), value: None }
+}
+
+/// A chunk has 15872 places.
+#[test]
+fn of_a_chunk_beyond_the_end_of_the_file_all_is_free() {
+    let (free, mut used) = (vec![0; 3968], vec![0; 3968]);
+    used[1] = 1;
+    for (body, blocks, is_sound) in [
+        (&free, 15_872, true),
+        (&used, 15_872, false),
+        (&used, 1000, false),
+        (&used, 15_873, true),
+        (&vec![0; 3967], 15_872, false),
+    ] {
+        let mut survey = survey_of(blocks);
+        let block = forged(BlockKind::FreeSet, body);
+        let found = survey.look_into(&item(&block, Role::FreeSet((0, 1))), &block);
+        assert_eq!(found.is_ok(), is_sound, "{blocks}: {found:?}");
+        // Memory is for what the file has.
+        assert_eq!(survey.free_set.is_used(15_876), blocks > 15_872);
+    }
+    // Of an index page, whatever its position.
+    let mut survey = survey_of(100);
+    let block = forged(BlockKind::FreeSetIndex, &[0; 3960]);
+    assert_eq!(survey.look_into(&item(&block, Role::FreeSet((1, 50))), &block), Ok(()));
+}
+
+#[test]
+fn the_checkpoint_of_an_empty_store_is_sound() {
+    let mut node = Node::new(7);
+    node.checkpoint(0);
+    assert_eq!(node.findings(), (vec![], vec![], vec![]));
+    assert_eq!(node.survey().root().map(|root| (root.height, root.records_count)), Some((0, 0)));
+}
+
+#[test]
+fn a_block_of_another_kind_than_its_reference_says_is_a_fault() {
+    let mut node = Node::new(8);
+    node.checkpoint(10);
+    let [checkpoint, _] = node.checkpoints;
+    let offset = Layout::new(GEOMETRY).grid_offset() + u64::from(checkpoint.index) * 4096;
+    let result = node.disk.read(offset, 4096);
+    let body = StoredBlock::decode_read(CLUSTER, &checkpoint, result).unwrap().body().to_vec();
+    let (index, op, kind) = (checkpoint.index, checkpoint.op, BlockKind::Leaf);
+    let (other, sectors) = crate::storage::block::block_seal(CLUSTER, index, op, kind, &body, 4096);
+    let start = usize::try_from(offset).unwrap();
+    node.disk.bytes[start..start + 4096].copy_from_slice(sectors.as_ref());
+    node.checkpoints[0] = other;
+    let mut survey = node.survey();
+    let faults: Vec<&str> = survey.take_faults().iter().map(|fault| fault.what).collect();
+    assert_eq!(faults, ["a block of another kind"]);
+    assert!(survey.root().is_none());
+}
+
+#[test]
+fn a_node_gives_its_children_the_ranges_between_its_keys() {
+    let child = |index| BlockRef { index, op: 32, checksum: 1, checksum_body: 1 };
+    let mut page = Page::new(1, 3968);
+    for (at, key) in (0..).zip(["", "d", "g"]) {
+        let index = u32::try_from(at).unwrap();
+        page.insert(at, &[key.as_bytes(), &child(index).encode()]);
+    }
+    let mut survey = survey_of(100);
+    survey.stack.clear();
+    let block = forged(BlockKind::Inner, page.bytes());
+    let range = Range { start: b"b".to_vec(), end: Some(b"k".to_vec()) };
+    let node = Item { range, ..item(&block, Role::Node(1)) };
+    survey.look_into(&node, &block).unwrap();
+    let mut found = Vec::new();
+    while let Some(Item { reference, role, range, .. }) = survey.stack.pop() {
+        assert_eq!(role, Role::Node(0));
+        let end = String::from_utf8(range.end.unwrap()).unwrap();
+        found.push((reference.index, String::from_utf8(range.start).unwrap(), end));
+    }
+    let expected = [(0, "b", "d"), (1, "d", "g"), (2, "g", "k")];
+    assert_eq!(found, expected.map(|(at, start, end)| (at, start.to_owned(), end.to_owned())));
+    let outside = Range { start: b"e".to_vec(), end: None };
+    let node = Item { range: outside, ..item(&block, Role::Node(1)) };
+    assert!(survey.look_into(&node, &block).is_err());
+}
+
+#[test]
+fn a_value_larger_than_any_is_a_fault() {
+    let largest = u32::try_from(VALUE_SIZE_MAX).unwrap();
+    for (size, is_sound) in [(largest, true), (largest + 1, false), (u32::MAX, false)] {
+        let reference = BlockRef { index: 5, op: 32, checksum: 1, checksum_body: 1 };
+        let (head, large) = (leaf_record_head(b"key", size), large_value(7, &reference));
+        let mut page = Page::new(0, 3968);
+        page.insert(0, &[&head, b"key", &large]);
+        let mut survey = survey_of(100);
+        let block = forged(BlockKind::Leaf, page.bytes());
+        let found = survey.look_into(&item(&block, Role::Node(0)), &block);
+        assert_eq!(found.is_ok(), is_sound, "{size}");
+    }
+}
+
+#[test]
+fn a_large_value_is_its_leafs_or_a_fault_unless_a_part_of_it_was_one() {
+    let bytes = vec![3; 5000];
+    let hash = record_hash(&[], &bytes).0;
+    for (size, hash, is_broken, faults) in [
+        (5000, hash, false, 0),
+        (5000, hash ^ 1, false, 1),
+        (4999, hash, false, 1),
+        (4999, hash ^ 1, false, 1),
+        (5000, hash, true, 0),
+        (5001, hash ^ 1, true, 0),
+    ] {
+        let mut survey = survey_of(100);
+        let (reference, bytes) = (survey.checkpoint(), bytes.clone());
+        survey.gathered = Some(Gathered { reference, size, hash, bytes, is_broken });
+        survey.judge_gathered();
+        assert_eq!((survey.faults_count(), survey.is_tree_whole), (faults, faults == 0));
+    }
+}
+
+#[test]
+fn the_one_before_is_read_as_far_as_the_newer_one_does_not_share_it() {
+    let mut node = Node::new(9);
+    node.checkpoint(300);
+    node.checkpoint(1);
+    let newer = node.survey();
+    let mut before = CheckpointSurvey::of_before(&newer, node.checkpoints[1]);
+    let (room, mut reads) = (newer.blocks_count(), 0);
+    assert_eq!(before.blocks_count(), room);
+    while let Some(Request::Read { token: Token::Scan { id }, offset, size }) = before.next_read() {
+        assert!(!newer.has_reached(id));
+        before.on_read_done(node.disk.read(offset, size));
+        reads += 1;
+    }
+    assert_eq!((before.faults_count(), before.blocks_sound_all()), (0, reads));
+    assert!(reads > 0 && reads < newer.blocks_sound_all() / 2);
+}
+
+#[test]
+fn a_free_set_that_cannot_be_read_whole_is_compared_with_nothing() {
+    let mut node = Node::new(10);
+    node.checkpoint(100);
+    let [checkpoint, before] = node.checkpoints;
+    let size = node.disk.bytes.len() as u64;
+    let mut survey = CheckpointSurvey::new(CLUSTER, GEOMETRY, size, checkpoint, before);
+    let mut chunk = None;
+    while let Some(Request::Read { token: Token::Scan { id }, offset, size }) = survey.next_read() {
+        let role = survey.in_flight.as_ref().unwrap().role;
+        chunk = (role == Role::FreeSet((0, 0))).then_some(id).or(chunk);
+        survey.on_read_done(node.disk.read(offset, size));
+    }
+    let at = node.survey().offset_of(chunk.unwrap());
+    node.disk.bytes[usize::try_from(at).unwrap() + 200] ^= 1;
+    let (faults, _, disagreements) = node.findings();
+    assert_eq!((faults.len(), disagreements), (1, vec![]));
+    assert!(node.survey().free_set().is_none() && node.survey().root().is_some());
+}
+
+#[test]
+fn a_place_kept_for_nothing_is_told_when_both_checkpoints_were_seen_whole() {
+    let mut node = Node::new(11);
+    node.checkpoint(200);
+    node.checkpoint(100);
+    let newer = node.survey();
+    let kept = {
+        let free_set = newer.free_set().unwrap();
+        let is_kept = |index: &u32| !free_set.is_used(*index) && !free_set.is_free(*index);
+        (0..free_set.required()).find(is_kept).unwrap()
+    };
+    for (faults_newer, faults_before, is_told) in
+        [(0, 0, true), (1, 0, false), (0, 1, false), (1, 1, false)]
+    {
+        let before = CheckpointSurvey::of_before(&newer, node.checkpoints[1]);
+        let mut before = drive(&node.disk, before);
+        before.reached.words[kept as usize / 64] &= !(1 << (kept % 64));
+        before.faults_count = faults_before;
+        let mut found = Vec::new();
+        let mut told = node.survey();
+        told.faults_count = faults_newer;
+        told.compare(Some(&before), |index, what| found.push((index, what)));
+        let expected = [(kept, Disagreement::KeptInVain)];
+        assert_eq!(found, expected[..usize::from(is_told)]);
+    }
 }

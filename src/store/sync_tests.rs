@@ -1,9 +1,12 @@
 //! F3, tests only: what is not on the disk: state sync, rot and the scrub, blocks for peers
 //! (`test_node`).
 
+use super::grid::READS_MAX;
+use super::page::Value;
 use super::test_node::*;
 use super::*;
-use crate::stdx::Prng;
+use crate::stdx::{Prng, Ratio};
+use crate::storage::block::BlockKind;
 use crate::storage::test_disk::TestDisk;
 
 #[test]
@@ -303,6 +306,7 @@ fn what_waits_for_a_missing_block_is_let_go_or_goes_on_when_it_reads_well() {
     };
     let block = miss(&mut node);
     assert_eq!(node.store.missing().collect::<Vec<_>>(), [block]);
+    assert!(block.op == 32 && !node.store.is_lost(), "others have the checkpoint too");
     node.store.release_attempts();
     assert_eq!(node.store.awaited(), None);
     assert!(node.store.is_ready(), "others may be tried");
@@ -397,4 +401,278 @@ fn peers_are_served() {
         node.step();
     }
     assert!(node.store.take_peer_blocks().is_empty());
+}
+
+#[test]
+fn a_peer_that_asks_for_nothing_or_for_too_much_is_not_served() {
+    let mut node = node_to_scrub(71);
+    node.requests.clear();
+    let block = node.superblock;
+    node.store.read_for_peer(&BlockRef::NONE, 1, &mut node.requests);
+    assert!(node.requests.is_empty());
+    for requester in 0..READS_MAX as u64 + 9 {
+        node.store.read_for_peer(&block, requester, &mut node.requests);
+    }
+    assert_eq!(node.requests.len(), READS_MAX);
+    node.begin_load();
+    node.requests.clear();
+    node.store.is_draining = true;
+    node.store.read_for_peer(&block, 1, &mut node.requests);
+    assert!(node.requests.is_empty(), "what is there is being written over");
+}
+
+/// A store with three values of a block each, in the present interval.
+fn node_with_values(seed: u64) -> Node {
+    let mut node = Node::new(History::random(seed), 4096, 1 << 20, seed);
+    for key in [b"a", b"b", b"c"] {
+        node.store.put(Table(0), key, &[1; 2000]).unwrap();
+        node.store.commit_overlay().unwrap();
+    }
+    assert_eq!(node.store.tree.root.height, 1);
+    node
+}
+
+fn value_block(node: &Node, key: u8) -> BlockRef {
+    let leaf = node.store.tree.page(&node.store.tree.root.reference, 0).unwrap();
+    match leaf.value(leaf.search(&[0, key]).unwrap()) {
+        Value::Large { reference, .. } => reference,
+        Value::Inline(_) => panic!("a small value"),
+    }
+}
+
+fn delete(node: &mut Node, key: u8) {
+    node.store.delete(Table(0), &[key]).unwrap();
+    node.store.commit_overlay().unwrap();
+}
+
+#[test]
+fn what_nothing_refers_to_any_more_is_not_waited_for() {
+    let mut node = node_with_values(72);
+    for key in *b"abc" {
+        // As if it had been written early.
+        let (index, tree) = (value_block(&node, key).index, &mut node.store.tree);
+        let slot = tree.cache.peek(index, tree.op).unwrap();
+        tree.cache.entry_mut(slot).dirty = false;
+        assert!(tree.dirty.remove(&(0, index)) && tree.cache.remove(index).is_some());
+    }
+    let miss = |node: &mut Node, key: u8| {
+        assert_eq!(node.store.get(Table(0), &[key]), Err(Stop::Suspend));
+        node.store.abandon_overlay();
+        assert!(!node.store.is_ready());
+    };
+    miss(&mut node, b'a');
+    // The file does not have it: it is missing at once.
+    node.store.take_reads(&mut node.requests);
+    assert!(node.store.is_lost() && !node.store.is_ready());
+    delete(&mut node, b'a');
+    assert!(!node.store.is_lost() && node.store.is_ready());
+    miss(&mut node, b'b');
+    miss(&mut node, b'c');
+    let last = value_block(&node, b'c');
+    delete(&mut node, b'b');
+    assert!(node.store.tree.wanted.borrow().iter().eq([&last]));
+    delete(&mut node, b'c');
+    assert!(node.store.is_ready() && node.store.missing().count() == 0);
+}
+
+#[test]
+fn a_missing_block_is_not_asked_for_when_its_place_has_another_one() {
+    let mut node = node_with_values(73);
+    node.checkpoint_alone();
+    let block = value_block(&node, b'c');
+    assert!(block.index > 1);
+    node.store.grid.miss(&block, None);
+    delete(&mut node, b'c');
+    assert!(node.store.missing().eq([block]), "the checkpoint refers to it");
+    node.checkpoint_alone();
+    node.checkpoint_alone();
+    assert!(node.store.tree.free_set.is_free(block.index));
+    for number in 0..20 {
+        node.store.put(Table(1), &[number], &[2; 2000]).unwrap();
+        node.store.commit_overlay().unwrap();
+    }
+    assert_eq!(node.store.tree.cache.op_at(block.index), Some(node.store.tree.op));
+    assert_eq!(node.store.missing().count(), 0);
+}
+
+#[test]
+fn a_load_goes_on_when_what_was_missing_reads_well() {
+    let mut node = node_with_values(74);
+    node.checkpoint_alone();
+    let (disk, root) = (node.disk.bytes.clone(), node.superblock);
+    let at = Layout::new(node.options.geometry).grid_offset() + u64::from(root.index) * 4096;
+    let at = usize::try_from(at).unwrap();
+    node.disk.bytes[at..at + 4096].fill(0);
+    node.begin_load();
+    for _ in 0..4 {
+        node.step_alone();
+    }
+    assert_eq!(node.store.awaited(), Some(root));
+    node.disk.bytes = disk;
+    node.store.read_missing_again(&mut node.requests);
+    for _ in 0..20 {
+        node.step_alone();
+    }
+    assert!(node.store.is_loaded() && node.store.is_ready());
+    assert_eq!(node.store.loaded_extra(), extra(root.op));
+}
+
+// ---- the scrub, step by step
+
+#[test]
+fn the_scrub_reads_one_block_at_a_time_when_it_is_due() {
+    let mut node = node_to_scrub(211);
+    node.requests.clear();
+    let mut ticks = 0;
+    while node.requests.is_empty() {
+        node.store.scrub_tick(&mut node.requests);
+        ticks += 1;
+        assert!(ticks < 10, "128 KiB in a second");
+    }
+    assert!(ticks > 1);
+    for _ in 0..100 {
+        node.store.scrub_tick(&mut node.requests);
+    }
+    assert_eq!(node.requests.len(), 1);
+}
+
+#[test]
+fn the_scrub_waits_for_repairs_when_much_is_bad() {
+    let mut node = node_to_scrub(212);
+    node.requests.clear();
+    let bad = |number: u32| BlockRef { index: 1 << 20 | number, ..node.superblock };
+    let (first, all) = (bad(0), (0..64).map(bad).collect::<Vec<_>>());
+    for block in &all {
+        node.store.grid.miss(block, None);
+    }
+    node.store.scrub(&mut node.requests);
+    assert!(node.requests.is_empty());
+    node.store.grid.found(&first);
+    node.store.scrub(&mut node.requests);
+    assert_eq!(node.requests.len(), 1);
+}
+
+#[test]
+fn a_lap_has_a_turn_for_each_leaf_part_of_a_value_and_chunk_and_ends_with_the_next() {
+    let mut node = node_to_scrub(213);
+    let blocks = node.reachable(node.superblock);
+    let is_counted = |block: &&BlockRef| {
+        let block = read_block(&node.disk, &node.options.geometry, block).unwrap();
+        !matches!(block.kind, BlockKind::FreeSetIndex | BlockKind::Inner | BlockKind::ValueIndex)
+    };
+    let turns = blocks.values().filter(is_counted).count();
+    for _ in 0..turns {
+        scrub_one(&mut node);
+        node.step();
+        assert_eq!(node.store.counters().scrub_laps, 0);
+    }
+    assert_eq!(node.store.counters().scrub_blocks_read, blocks.len() as u64);
+    scrub_one(&mut node);
+    assert_eq!(node.store.counters().scrub_laps, 1);
+}
+
+#[test]
+fn a_read_of_a_walk_that_was_begun_anew_finds_nobody() {
+    let mut node = node_to_scrub(214);
+    node.requests.clear();
+    node.store.scrub(&mut node.requests);
+    node.store.scrub_restart();
+    assert_eq!(node.store.counters().scrub_laps, 0, "it goes on where it was");
+    node.store.scrub(&mut node.requests);
+    assert_eq!(node.requests.len(), 2);
+    node.submit();
+    while !node.disk.pending.is_empty() {
+        node.complete();
+    }
+    let walk = node.store.walk.as_ref().unwrap();
+    assert!(walk.outstanding.is_empty() && !walk.stack.is_empty());
+}
+
+#[test]
+fn the_checkpoint_of_an_empty_store_is_scrubbed() {
+    let mut node = Node::new(History::random(215), 4096, 8, 215);
+    node.checkpoint_alone();
+    while node.store.counters().scrub_laps == 0 {
+        node.store.scrub(&mut node.requests);
+        node.step_alone();
+    }
+    // The root, the way to the only chunk, and it; then the root once more.
+    assert_eq!(node.store.counters().scrub_blocks_read, 6);
+}
+
+// ---- syncs, step by step
+
+/// Begins to take over the checkpoint of `peer`.
+fn take_over(node: &mut Node, peer: &Node) {
+    let mut disk = TestDisk::new(85);
+    disk.bytes.clone_from(&peer.disk.bytes);
+    (node.peer, node.superblock) = (Some(disk), peer.superblock);
+    node.protected.clear();
+    node.load(peer.superblock);
+}
+
+#[test]
+fn a_sync_finds_what_its_load_has_fetched() {
+    let peer = node_to_scrub(87);
+    let mut node = Node::new(peer.history, 4096, 8, 88);
+    node.disk.bytes.resize(peer.disk.bytes.len(), 0);
+    node.options.file_size = peer.disk.bytes.len() as u64;
+    node.store = Store::open(&node.options);
+    take_over(&mut node, &peer);
+    node.store.sync(0);
+    assert!(node.store.grid.has_repairs_due());
+    node.store.take_reads(&mut node.requests);
+    assert!(node.requests.is_empty(), "it is written before it is read");
+    let mut outstanding_max = 0;
+    while node.store.is_syncing() {
+        node.step();
+        let progress = node.store.sync_progress();
+        assert_eq!(progress.blocks_missing, node.store.missing().count() as u64);
+        outstanding_max = outstanding_max.max(progress.blocks_outstanding);
+    }
+    assert!(outstanding_max > 0);
+    let progress = node.store.sync_progress();
+    let blocks = peer.reachable(peer.superblock).len() as u64;
+    // The root, the way to the only chunk, and it.
+    assert_eq!((progress.blocks_found, progress.blocks_fetched), (5, blocks - 5));
+    node.store.scrub(&mut node.requests);
+    assert_eq!(node.store.sync_progress(), progress, "a scrub is none");
+    node.store.sync(node.superblock.op);
+    assert!(!node.store.is_syncing(), "there is nothing to do");
+}
+
+#[test]
+fn what_a_sync_had_no_room_for_is_fetched_again_by_the_next() {
+    let mut peer = node_to_scrub(85);
+    let mut prng = Prng::from_seed(85);
+    let mut node = Node::new(peer.history, 4096, 8, 86);
+    node.growth_fails = Ratio::new(1, 1);
+    take_over(&mut node, &peer);
+    node.store.sync(0);
+    let mut busy_max = 0;
+    for _ in 0..2000 {
+        node.step();
+        let outstanding = node.store.walk.as_ref().unwrap().outstanding.len();
+        busy_max = busy_max.max(outstanding + node.store.grid.repairs_count());
+    }
+    let fetched = node.store.sync_progress().blocks_fetched;
+    assert!(fetched > 50, "{fetched}");
+    assert_eq!(busy_max, READS_MAX, "no more than a peer reads at once");
+    change_and_checkpoint(&mut peer, &mut prng);
+    node.growth_fails = Ratio::new(0, 1);
+    take_over(&mut node, &peer);
+    node.store.sync(0);
+    while node.store.sync_progress().blocks_outstanding < 5 {
+        node.step();
+    }
+    change_and_checkpoint(&mut peer, &mut prng);
+    take_over(&mut node, &peer);
+    let progress = node.store.sync_progress();
+    assert!(progress.blocks_fetched > fetched && progress.blocks_outstanding == 0);
+    node.store.sync(0);
+    while node.store.is_syncing() {
+        node.step();
+    }
+    node.peer = None;
+    assert_eq!(node.reachable(node.superblock), peer.reachable(peer.superblock));
 }

@@ -289,6 +289,37 @@ impl Node {
         }
     }
 
+    /// One turn, and one completion, with nobody to ask for what is missing.
+    pub(super) fn step_alone(&mut self) {
+        self.store.take_reads(&mut self.requests);
+        self.store.write_behind(1 << 20, false, &mut self.requests);
+        self.submit();
+        self.complete();
+    }
+
+    /// Makes the next checkpoint, with nobody to ask.
+    pub(super) fn checkpoint_alone(&mut self) {
+        self.op = self.store.op_freeze();
+        self.store.freeze(self.op, &header(self.op), &extra(self.op));
+        while !self.store.can_freeze() || !self.disk.pending.is_empty() {
+            self.step_alone();
+            if let Some(checkpoint) = self.store.take_written_checkpoint() {
+                assert_eq!(self.store.take_written_checkpoint(), None, "it is handed out once");
+                self.superblock = checkpoint;
+                self.store.on_checkpoint_durable();
+            }
+        }
+        assert_eq!((self.superblock.op, self.store.checkpoint()), (self.op, self.superblock));
+    }
+
+    /// Begins to load what the superblock names, in a new process.
+    pub(super) fn begin_load(&mut self) {
+        assert!(self.disk.pending.is_empty());
+        self.options.file_size = self.disk.bytes.len() as u64;
+        self.store = Store::open(&self.options);
+        self.store.load(self.superblock);
+    }
+
     /// Makes an attempt until it succeeds.
     pub(super) fn attempt<T>(&mut self, attempt: impl Fn(&mut Store) -> Result<T, Stop>) -> T {
         for _ in 0..10_000 {

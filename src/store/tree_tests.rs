@@ -1,17 +1,17 @@
 //! F3, tests only: the shape of the tree, of pages in memory alone. Small pages and long keys, so
 //! that it is deep: three records to a leaf, four children to a node.
 
-use super::super::{Store, Table};
+use super::super::{Direction, Store, Table};
 use super::*;
 use crate::stdx::Prng;
 use std::collections::BTreeMap;
+use std::ops::{Bound, ControlFlow};
 
 const TABLE: Table = Table(1);
 
-/// Long keys in the order of their numbers.
+/// Long keys in the order of their numbers, and as long is what separates them.
 fn key(number: u32) -> Vec<u8> {
-    let mut key = number.to_be_bytes().to_vec();
-    key.resize(900, 7);
+    let mut key = vec![7; 900];
     key.extend_from_slice(&number.to_be_bytes());
     key
 }
@@ -79,6 +79,12 @@ fn pages(store: &Store) -> usize {
     pages
 }
 
+/// Whether a block is not given up. The last freeze was none: what was given up is not free.
+fn has_places_in_use(store: &Store) -> bool {
+    let free_set = &store.tree.free_set;
+    (0..free_set.required()).any(|index| free_set.is_used(index))
+}
+
 /// Of two neighbours under one parent, the one that lost bytes last would have been merged, were
 /// both below a quarter.
 fn assert_merged(tree: &Tree, reference: &BlockRef, level: u8) {
@@ -121,11 +127,11 @@ fn orders(count: u32) -> Vec<Vec<u32>> {
 
 #[test]
 fn a_tree_that_loses_records_loses_pages_down_to_none() {
-    for (count, key) in [(120, key as fn(u32) -> Vec<u8>), (1500, short_key)] {
+    for (count, key, height) in [(120, key as fn(u32) -> Vec<u8>, 4), (1500, short_key, 2)] {
         for order in orders(count) {
             let mut store = filled(count, key, &[5; 40]);
             let most = pages(&store);
-            assert!(store.tree.root.height > 1);
+            assert!(store.tree.root.height >= height);
             for (removed, number) in (0..).zip(&order) {
                 write(&mut store, &key(*number), None);
                 if removed % 16 == 15 {
@@ -140,6 +146,7 @@ fn a_tree_that_loses_records_loses_pages_down_to_none() {
                 }
             }
             assert_eq!((store.tree.root.height, pages(&store)), (0, 0));
+            assert!(!has_places_in_use(&store));
         }
     }
 }
@@ -200,4 +207,78 @@ fn a_page_that_shrinks_is_merged_and_one_that_does_not_is_left_alone() {
     assert_eq!(pages(&store), before, "longer");
     write(&mut store, &short_key(number - 1), Some(&[7; 100]));
     assert_eq!(pages(&store), before - 1, "shorter");
+}
+
+/// Leaves and nodes by level, from the first on: how many records or children each has.
+fn shape(store: &Store) -> Vec<Vec<usize>> {
+    let tree = &store.tree;
+    let mut levels = Vec::new();
+    let mut references = vec![tree.root.reference];
+    for level in (0..tree.root.height).rev() {
+        let pages: Vec<&Page> =
+            references.iter().map(|reference| tree.page(reference, level).unwrap()).collect();
+        levels.push(pages.iter().map(|page| page.count()).collect());
+        let children = |page: &Page| (0..page.count()).map(|at| page.child(at)).collect::<Vec<_>>();
+        if level > 0 {
+            references = pages.iter().flat_map(|page| children(page)).collect();
+        }
+    }
+    levels
+}
+
+#[test]
+fn a_first_page_that_shrinks_is_merged_with_the_one_on_its_right() {
+    // 8 records of 400 bytes to a leaf, in order.
+    let mut store = filled(40, short_key, &[5; 400]);
+    let before = shape(&store);
+    assert_eq!(before.len(), 2);
+    let (first, second) = (before[1][0], before[1][1]);
+    let mut numbers = 0..40;
+    // The second one keeps a half and the first one more than a quarter, then less.
+    for number in first + 4..first + second {
+        write(&mut store, &short_key(u32::try_from(number).unwrap()), None);
+    }
+    for number in numbers.by_ref().take(first - 3) {
+        write(&mut store, &short_key(number), None);
+    }
+    assert_eq!(shape(&store)[1][..2], [3, 4]);
+    write(&mut store, &short_key(numbers.next().unwrap()), None);
+    let after = shape(&store);
+    assert_eq!((after[1][0], after[1].len()), (6, before[1].len() - 1));
+    pages(&store);
+}
+
+#[test]
+fn a_scan_backwards_gives_what_a_scan_forwards_does_however_deep_the_tree_is() {
+    let store = filled(120, key, &[5; 40]);
+    assert!(store.tree.root.height > 3);
+    let rows = |direction: Direction| {
+        let (mut keys, all) = (Vec::new(), (Bound::Unbounded, Bound::Unbounded));
+        let visit = |key: &[u8], _: &Bytes| {
+            keys.push(key.to_vec());
+            ControlFlow::Continue(())
+        };
+        store.scan(TABLE, all.0, all.1, direction, visit).unwrap();
+        keys
+    };
+    let mut expected: Vec<Vec<u8>> = (0..120).map(key).collect();
+    assert!(rows(Direction::Forward) == expected);
+    expected.reverse();
+    assert!(rows(Direction::Backward) == expected);
+}
+
+#[test]
+fn what_is_deleted_or_replaced_leaves_no_place_in_use() {
+    // Inline, of a block, of some, and of so many that there are two levels above them.
+    for size in [20, 3000, 9000, 199 * 3968] {
+        let mut store = Store::in_memory();
+        write(&mut store, b"key", Some(&vec![1; size]));
+        assert!(has_places_in_use(&store));
+        write(&mut store, b"key", Some(&[2; 20]));
+        let leaf = store.tree.root.reference.index;
+        let free_set = &store.tree.free_set;
+        assert!((0..free_set.required()).all(|index| free_set.is_used(index) == (index == leaf)));
+        write(&mut store, b"key", None);
+        assert!(!has_places_in_use(&store));
+    }
 }

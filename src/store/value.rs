@@ -127,3 +127,17 @@ impl Tree {
         if missed { Err(Miss) } else { Ok(children) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_levels_of_a_value_follow_from_its_size() {
+        assert_eq!((value_fanout(3968), value_fanout(65408)), (198, 3270));
+        for (blocks, levels) in [(1, 0), (2, 1), (198, 1), (199, 2), (198 * 198, 2)] {
+            assert_eq!(value_levels(blocks * 3968, 3968), levels, "{blocks}");
+        }
+        assert_eq!((value_levels(0, 3968), value_levels(198 * 3968 + 1, 3968)), (0, 2));
+    }
+}
