@@ -1,12 +1,12 @@
 //! The second phase: a core that must suffice is chosen and healed, and when it may be stuck.
 //!
 //! ```text
-//!   a view-change quorum, or more ──► what of its members the disks have hurt ──► more members,
-//!   drawn                             against what the others in it have           until it suffices
+//!   a view-change quorum ──► what of its members the disks have hurt ──► more members,
+//!   or more, drawn           against what the others in it have          until it suffices
 //! ```
 //!
-//! **Invariants:** all that was committed lies intact in the core; what is not certain there was not
-//! acknowledged by a replication quorum.
+//! **Invariants:** all that was committed lies intact in the core; what is not certain there was
+//! not acknowledged by a replication quorum.
 //!
 //! **Not here:** what the core must then do (`run`).
 

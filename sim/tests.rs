@@ -30,8 +30,8 @@ const FAULT_SEEDS_MIN: u32 = 5;
 /// seldom, and are waited for.
 const REPAIR_SEEDS: u64 = 400;
 
-/// Of the first hundred seeds: how many write three checkpoints or more, and how many take one over,
-/// at least.
+/// Of the first hundred seeds: how many write three checkpoints or more, and how many take one
+/// over, at least.
 const CHECKPOINT_SEEDS_MIN: u64 = 50;
 const SYNC_SEEDS_MIN: u64 = 10;
 /// Of a hundred seeds, at most so many cores may be excused from coming to an end.

@@ -326,8 +326,8 @@ impl Checkers {
         self.promises.on_head_resolved(replica, op, is_hurt);
     }
 
-    /// The replica handed a `prepare_ok` of `view` to the network. `on_disk` is what its disk has of
-    /// that prepare now; without: nothing that could be judged.
+    /// The replica handed a `prepare_ok` of `view` to the network. `on_disk` is what its disk has
+    /// of that prepare now; without: nothing that could be judged.
     ///
     /// # Errors
     /// If it is not there.

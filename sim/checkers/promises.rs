@@ -12,7 +12,8 @@
 //! A log is of one view: what was acknowledged in an earlier one may have been replaced, so it is
 //! asked of a log of that view alone. In one case an acknowledged op may be missing from such a
 //! log: a disk has hurt it above the head, and a nack quorum of others is certain that it was not
-//! committed. Then the head was uncertain and is not any more, and what is hurt above it is forgotten.
+//! committed. Then the head was uncertain and is not any more, and what is hurt above it is
+//! forgotten.
 //!
 //! **Invariants:** what was acknowledged is remembered over restarts, and until the file is lost;
 //! the disk is read as it is, past the product; a slot that a fault has hurt since it was written
