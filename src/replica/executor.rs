@@ -170,7 +170,7 @@ impl<S: StateMachine> Executor<S> {
     /// Drops everything and takes over the state of a checkpoint; [`Self::take_loaded`] tells when.
     pub fn load(&mut self, load: &CheckpointLoad) {
         assert!(!load.checkpoint.is_none());
-        self.store.load(load.checkpoint);
+        self.store.load(load.checkpoint, load.op_complete);
         self.sessions = Sessions::new(self.clients_max);
         self.op = load.checkpoint.op;
         self.entries_done = 0;

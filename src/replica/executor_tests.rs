@@ -556,14 +556,19 @@ fn a_checkpoint_brings_the_state_of_its_op_back() {
         assert!(executor.has_session(A));
         assert!(executor.take_loaded().is_none(), "once");
         if !is_own {
-            while !own.pending.is_empty() || executor.store().counters().blocks_repaired == 0 {
+            while !own.pending.is_empty() || executor.store().counters().blocks_written == 0 {
                 drive(&mut executor, &mut own, None);
             }
             for _ in 0..100 {
                 drive(&mut executor, &mut own, None);
             }
             let counters = executor.store().counters();
-            assert!(counters.blocks_repaired > 20, "{counters:?}");
+            assert!(counters.blocks_written > 20, "{counters:?}");
+            assert_eq!(
+                (counters.blocks_bad, counters.blocks_repaired),
+                (0, 0),
+                "only not here yet"
+            );
         }
         // What comes after it is as it was.
         let last = count(A, 1, 4 * 31 + 1, "");

@@ -114,6 +114,8 @@ pub(super) struct Grid {
     next_id: u32,
     /// Something waits for the writes.
     is_hurried: bool,
+    /// Of the checkpoint not all blocks were ever here: one that is missing is not bad.
+    pub(super) is_incomplete: bool,
     writes: BTreeMap<u32, Write>,
     writing: BTreeSet<u32>,
     reads: BTreeMap<u32, (BlockRef, Reader)>,
@@ -147,6 +149,7 @@ impl Grid {
             retry: false,
             next_id: 0,
             is_hurried: false,
+            is_incomplete: false,
             writes: BTreeMap::new(),
             writing: BTreeSet::new(),
             reads: BTreeMap::new(),
@@ -214,10 +217,10 @@ impl Grid {
 
     /// The block is bad here. `reader`, if any, waits for it.
     pub(super) fn miss(&mut self, reference: &BlockRef, reader: Option<Reader>) {
-        let before = self.missing.get(reference).is_some_and(is_bad);
-        let readers = self.missing.entry(*reference).or_default();
-        readers.extend(reader);
-        self.traffic.blocks_bad += u64::from(!before && is_bad(readers));
+        if !self.missing.contains_key(reference) && !self.is_incomplete {
+            self.traffic.blocks_bad += 1;
+        }
+        self.missing.entry(*reference).or_default().extend(reader);
     }
 
     /// What peers are to be asked for.
@@ -249,7 +252,7 @@ impl Grid {
     /// A block came from a peer: who waited for it, if it was missing. It will be written back.
     pub(super) fn on_block(&mut self, block: &StoredBlock) -> Option<BTreeSet<Reader>> {
         let readers = self.missing.remove(&block.reference)?;
-        let repair = Repair { block: block.clone(), is_bad: is_bad(&readers) };
+        let repair = Repair { block: block.clone(), is_bad: !self.is_incomplete };
         self.repairs.insert(block.reference.index, repair);
         Some(readers)
     }
@@ -454,14 +457,6 @@ impl Grid {
             }
         }
     }
-}
-
-/// Whether a block that these wait for is bad, and not just one that a sync has yet to bring.
-fn is_bad(readers: &BTreeSet<Reader>) -> bool {
-    let is_of_sync = |reader: &Reader| {
-        matches!(reader, Reader::Walk { .. } | Reader::LoadRoot | Reader::LoadFreeSet(_))
-    };
-    readers.is_empty() || !readers.iter().all(is_of_sync)
 }
 
 /// The sectors of a run of blocks that is being sealed.

@@ -24,7 +24,7 @@ use crate::constants::HEADER_SIZE;
 use crate::storage::block::{BlockKind, StoredBlock, block_body_size_max};
 use crate::storage::free_set::PageAddress;
 use crate::storage::{FreeSet, ReadResult, Request, Token};
-use crate::wire::BlockRef;
+use crate::wire::{BlockRef, Op};
 
 /// A checkpoint being loaded.
 #[derive(Debug)]
@@ -40,14 +40,16 @@ pub(super) struct Load {
 impl Store {
     /// Forgets everything and begins to load `checkpoint`; [`BlockRef::NONE`] is the empty state.
     /// Then [`Self::take_reads`] until [`Self::is_loaded`]. Requests in flight are still to be
-    /// answered.
-    pub fn load(&mut self, checkpoint: BlockRef) {
+    /// answered. `op_complete` is the op of the newest checkpoint that was complete here: of a
+    /// newer one, blocks that are missing are not bad.
+    pub fn load(&mut self, checkpoint: BlockRef, op_complete: Op) {
         assert!(!self.is_in_memory);
         let cache_count_max = self.tree.cache.count_max();
         let op = checkpoint.op + self.interval;
         self.tree = Tree::new(self.grid.cluster, self.grid.block_size, op, cache_count_max);
         self.sync_leave();
         self.grid.reset();
+        self.grid.is_incomplete = op_complete < checkpoint.op;
         self.is_draining = self.grid.has_repairs_due();
         self.abandon_overlay();
         (self.freezing, self.written, self.walk) = (None, None, None);

@@ -152,7 +152,7 @@ fn intervals_that_change_nothing_hand_the_tree_on() {
         assert_eq!(node.findings(), (vec![], vec![], vec![]));
     }
     let [checkpoint, _] = node.checkpoints;
-    node.store.load(checkpoint);
+    node.store.load(checkpoint, checkpoint.op);
     while !node.store.is_loaded() {
         node.turn();
     }

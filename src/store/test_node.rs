@@ -185,7 +185,7 @@ impl Node {
     }
 
     pub(super) fn load(&mut self, checkpoint: BlockRef) {
-        self.store.load(checkpoint);
+        self.store.load(checkpoint, checkpoint.op);
         self.op = checkpoint.op;
         while !self.store.is_loaded() {
             self.step();
@@ -317,7 +317,7 @@ impl Node {
         assert!(self.disk.pending.is_empty());
         self.options.file_size = self.disk.bytes.len() as u64;
         self.store = Store::open(&self.options);
-        self.store.load(self.superblock);
+        self.store.load(self.superblock, self.superblock.op);
     }
 
     /// Makes an attempt until it succeeds.

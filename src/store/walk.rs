@@ -218,6 +218,7 @@ impl Store {
         if busy(&walk, self) == 0 && walk.stack.is_empty() {
             self.synced = walk.progress();
             self.known = Some(Known::all_of(self.checkpoint.op));
+            self.grid.is_incomplete = false;
         } else {
             self.walk = Some(walk);
         }
