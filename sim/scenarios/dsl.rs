@@ -97,6 +97,7 @@ fn quiet(replicas: u64) -> Options {
         sessions: 8,
         slots: 128,
         message_size: 4096,
+        block_size: 4096,
         pipeline: 8,
         value_size: 100,
         call_timeout: 60_000_000,
