@@ -441,11 +441,12 @@ impl<S: StateMachine> Executor<S> {
                 Ok(Some(ClientReply::Reply(placed.reply(0, result, body))))
             }
             Operation::Register | Operation::Deregister | Operation::Apply | Operation::Recover => {
-                if entry.operation == Operation::Recover {
+                let is_recover = entry.operation == Operation::Recover;
+                if is_recover {
                     self.keep_table(placed)?;
                 }
-                match self.sessions.decide(&placed.request_id()) {
-                    Decision::Execute => self.execute(placed).map(Some),
+                let reply = match self.sessions.decide(&placed.request_id()) {
+                    Decision::Execute => return self.execute(placed).map(Some),
                     Decision::Reply(reply) => {
                         assert_eq!(reply.client, entry.client);
                         assert!(reply.op <= placed.op);
@@ -456,14 +457,18 @@ impl<S: StateMachine> Executor<S> {
                             self.run(placed)?;
                             let _ = self.store.commit_overlay();
                         }
-                        Ok(Some(ClientReply::Reply(reply)))
+                        Some(ClientReply::Reply(reply))
                     }
                     Decision::Evict(reason) => {
                         let Entry { client, session, .. } = *entry;
-                        Ok(Some(ClientReply::Evicted { client, session, reason }))
+                        Some(ClientReply::Evicted { client, session, reason })
                     }
-                    Decision::Ignore(_) => Ok(None),
+                    Decision::Ignore(_) => None,
+                };
+                if is_recover && self.store.commit_overlay().is_err() {
+                    return Err(self.abandon());
                 }
+                Ok(reply)
             }
         }
     }
@@ -517,8 +522,9 @@ impl<S: StateMachine> Executor<S> {
         Ok(ClientReply::Reply(reply))
     }
 
-    /// The state says which table of incarnations the log has come to. The log says so by itself,
-    /// whatever the sessions make of the request.
+    /// The state is to say which table of incarnations the log has come to. The log says so by
+    /// itself, whatever the sessions make of the request. It is one attempt with what they make of
+    /// it: if it were over before, what was loaded for it would go, and come again, for ever.
     fn keep_table(&mut self, placed: &Placed<'_>) -> Result<(), Suspended> {
         assert_eq!(placed.entry.operation, Operation::Recover);
         let Ok(recover) = Recover::decode(placed.body) else { return Ok(()) };
@@ -527,10 +533,7 @@ impl<S: StateMachine> Executor<S> {
         }
         let table = recover.table_at(placed.op).alone();
         let written = self.store.table_put(TABLE_SYSTEM, KEY_INCARNATIONS, &table.encode());
-        if written.and_then(|()| self.store.commit_overlay()).is_err() {
-            return Err(self.abandon());
-        }
-        Ok(())
+        written.map_err(|_| self.abandon())
     }
 
     /// The table of incarnations of the state; without a recovery so far, that of the genesis.
