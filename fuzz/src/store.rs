@@ -22,6 +22,7 @@
 use super::Plant;
 use super::cursor::{CLUSTER, Cursor};
 use super::disk::{Completion, Disk};
+use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};
 use vsr::replica::CheckpointLoad;
@@ -192,7 +193,11 @@ impl StateMachine for Machine {
                 Step::Put((table, key), value) => store.put(Table(table), &key, &value)?,
                 Step::Delete((table, key)) => store.delete(Table(table), &key)?,
                 Step::Get((table, key)) => {
+                    let start = store.get_start(Table(table), &key, 8)?;
                     let found = store.get(Table(table), &key)?;
+                    let told = start.map(|start| (start.size as usize, start.bytes));
+                    let expected = |found: &Bytes| (found.len(), found.slice(..found.len().min(8)));
+                    assert_eq!(told, found.as_ref().map(expected));
                     note(&mut reply.bytes, &key, found.as_deref());
                 }
                 Step::Scan { table, start, end, direction, limit } => {
