@@ -535,6 +535,7 @@ impl World {
             if let Some(fatal) = effects.fatal.take() {
                 self.event(replica, &format!("ends: {:?}", fatal.kind));
                 self.nodes[usize::from(replica)].process = None;
+                *effects = Effects::default();
                 return;
             }
             self.nodes[usize::from(replica)].pending.extend(effects.requests.drain(..));

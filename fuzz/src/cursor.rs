@@ -147,7 +147,8 @@ fn prepare_id(cursor: &mut Cursor<'_>) -> PrepareId {
     }
 }
 
-fn block_ref(cursor: &mut Cursor<'_>) -> BlockRef {
+/// Any reference.
+pub(super) fn block_ref(cursor: &mut Cursor<'_>) -> BlockRef {
     BlockRef {
         index: cursor.number_u32(),
         op: cursor.number(),
@@ -246,7 +247,7 @@ fn command_of_view(cursor: &mut Cursor<'_>, code: u8) -> Command {
             op: cursor.number(),
             commit_min: cursor.number(),
             commit_max: cursor.number(),
-            checkpoint_op: cursor.number(),
+            checkpoint: block_ref(cursor),
             log_view: View(cursor.number_u32()),
             present: cursor.number(),
             nack: cursor.number(),

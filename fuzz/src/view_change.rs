@@ -77,8 +77,8 @@ fn garbage(cursor: &mut Cursor<'_>) -> u32 {
     let command: Command = if cursor.bool() {
         let (commit_min, commit_max) = (cursor.number(), cursor.number());
         let (present, nack) = (cursor.number() & bits, cursor.number() & bits);
-        let (op, checkpoint_op) = (set.op, cursor.number());
-        DoViewChange { op, commit_min, commit_max, checkpoint_op, log_view, present, nack }.into()
+        let (op, checkpoint) = (set.op, cursor::block_ref(cursor));
+        DoViewChange { op, commit_min, commit_max, checkpoint, log_view, present, nack }.into()
     } else {
         StartView { op: set.op, commit_max: cursor.number(), ..StartView::default() }.into()
     };
@@ -523,10 +523,10 @@ fn arrive(member: &Member, set: HeaderSet, present: u64, nack: u64) -> ViewLog {
         op: set.op,
         commit_min: commit_max,
         commit_max,
-        checkpoint_op: 0,
         log_view,
         present,
         nack,
+        ..DoViewChange::default()
     };
     let message = Message::new(&author, command, &set.encode());
     let message = Message::decode(message.bytes()).expect("what is sent is valid");

@@ -7,7 +7,8 @@
 //!                                                          superblock: C', C durable ◄──┘
 //!                                                          journal: slots of ops <= C' are free
 //!
-//!   start_view whose head has no room here, or repair stands still
+//!   start_view, or a do_view_change that makes an uncertain head certain, whose head has no room
+//!   here; or repair stands still
 //!     ──► superblock: its checkpoint K, incomplete, with the view's log ──► load(K): fetch blocks
 //!     ──► on_checkpoint_loaded ──► superblock: complete; execute K + 1 …
 //! ```
@@ -29,7 +30,7 @@ use super::{Effects, Replica, Status};
 use crate::fatal::{Fatal, FatalKind};
 use crate::stdx::defect;
 use crate::storage::SuperblockState;
-use crate::wire::{BlockRef, Message, Op, ReplicaIndex, RequestBlocks, StartView};
+use crate::wire::{BlockRef, DoViewChange, Message, Op, ReplicaIndex, RequestBlocks, StartView};
 
 /// Ticks without progress in execution, though there is something to execute, after which what is
 /// missing is believed to be gone.
@@ -58,6 +59,31 @@ pub struct CheckpointLoad {
     /// The newest checkpoint of which all blocks were here once: what is newer is to be looked for
     /// on the own disk, and else fetched from the others.
     pub op_complete: Op,
+}
+
+/// A checkpoint that comes with a log, for whom the log begins too late.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Offer {
+    /// The head of the log.
+    pub(super) op: Op,
+    /// What is committed of it.
+    pub(super) commit_max: Op,
+    /// Of the sender, proven; or none.
+    pub(super) checkpoint: BlockRef,
+}
+
+impl From<&StartView> for Offer {
+    fn from(start: &StartView) -> Self {
+        let StartView { op, commit_max, checkpoint, .. } = *start;
+        Self { op, commit_max, checkpoint }
+    }
+}
+
+impl From<&DoViewChange> for Offer {
+    fn from(log: &DoViewChange) -> Self {
+        let DoViewChange { op, commit_max, checkpoint, .. } = *log;
+        Self { op, commit_max, checkpoint }
+    }
 }
 
 /// What a data file has said of its checkpoints: op and id of the newest two.
@@ -382,37 +408,37 @@ impl Replica {
         if is_agreed(&old) && is_whole { old } else { BlockRef::NONE }
     }
 
-    /// Whether the checkpoint of this `start_view` is to be taken over.
-    pub(super) fn wants_sync(&self, start: &StartView) -> bool {
-        let checkpoint = start.checkpoint;
+    /// Whether the checkpoint that comes with a log is to be taken over.
+    pub(super) fn wants_sync(&self, offer: &Offer) -> bool {
+        let checkpoint = offer.checkpoint;
         if self.solo() || checkpoint.op <= self.commit_min {
             return false;
         }
         let geometry = &self.geometry;
         if !checkpoint.op.is_multiple_of(geometry.checkpoint_interval())
-            || checkpoint.op > start.commit_max
-            || !geometry.is_proven(checkpoint.op, start.commit_max)
+            || checkpoint.op > offer.commit_max
+            || !geometry.is_proven(checkpoint.op, offer.commit_max)
         {
-            log::warn!("{self}: start_view offers checkpoint {}, not proven", checkpoint.op);
+            log::warn!("{self}: checkpoint {} is offered, not proven", checkpoint.op);
             return false;
         }
         // This one has not computed it, so it has no say.
         if self.contradictions(&checkpoint) != 0
             && self.confirmations(&checkpoint) < usize::from(self.quorums.majority)
         {
-            log::error!("{self}: start_view offers checkpoint {}, in doubt", checkpoint.op);
+            log::error!("{self}: checkpoint {} is offered, in doubt", checkpoint.op);
             return false;
         }
-        self.checkpoints.stuck || start.op > geometry.op_prepare_max(self.op_checkpoint())
+        self.checkpoints.stuck || offer.op > geometry.op_prepare_max(self.op_checkpoint())
     }
 
-    /// Takes over the checkpoint of a `start_view`, before its log. Nothing is written before the
+    /// Takes over the checkpoint that comes with a log, before the log. Nothing is written before the
     /// superblock says so, except what is on its way to the slots of a log that is left.
-    pub(super) fn begin_sync(&mut self, start: &StartView) {
-        let checkpoint = start.checkpoint;
+    pub(super) fn begin_sync(&mut self, offer: &Offer) {
+        let checkpoint = offer.checkpoint;
         assert!(checkpoint.op > self.commit_min);
         assert!(checkpoint.op > self.checkpoints.current.op);
-        assert!(self.geometry.is_proven(checkpoint.op, start.commit_max));
+        assert!(self.geometry.is_proven(checkpoint.op, offer.commit_max));
         log::warn!(
             "{self}: too far behind: taking over checkpoint {} from the others",
             checkpoint.op
@@ -433,7 +459,7 @@ impl Replica {
         }
         self.counters.syncs += 1;
         assert!(self.commit_max >= self.commit_min);
-        assert!(start.op >= checkpoint.op);
+        assert!(offer.op >= checkpoint.op);
         self.commit_min = checkpoint.op;
         self.commit_max = self.commit_max.max(checkpoint.op);
         self.committing = None;

@@ -3,6 +3,7 @@
 //! checkpoint every 32 ops, and that of op 32 is proven by op 62.
 
 use super::admission_tests::primary_with_ops;
+use super::checkpoint::Offer;
 use super::executor::Loaded;
 use super::test_bench::{
     Bench, GEOMETRY, author, commit, incarnation, log_of, message, ping, primary, request, set_of,
@@ -110,7 +111,7 @@ fn only_a_proven_checkpoint_of_whom_there_is_no_room_to_follow_is_taken_over() {
     let (bench, _) = backup_with_ops(3, 3);
     let wants = |bench: &Bench, op: Op, commit_max: Op, op_checkpoint: Op| {
         let checkpoint = checkpoint(op_checkpoint);
-        bench.replica.wants_sync(&StartView { op, commit_max, checkpoint, nonce: 0 })
+        bench.replica.wants_sync(&Offer { op, commit_max, checkpoint })
     };
     assert!(wants(&bench, 65, 62, 32));
     assert!(!wants(&bench, 64, 62, 32), "there is room in the journal");

@@ -2,6 +2,7 @@
 //! one is offered meanwhile. And a replica whose execution waits for a block.
 
 use super::admission_tests::primary_with_ops;
+use super::checkpoint::Offer;
 use super::cluster_tests::{Disk, format, open};
 use super::test_bench::{Bench, GEOMETRY, commit, log_of, message, primary, request};
 use super::{Effects, Now, Replica};
@@ -262,11 +263,11 @@ fn a_checkpoint_on_which_others_differ_is_not_taken_over() {
         checkpoint: checkpoint(4 * OP, 6),
         ..crate::wire::StartView::default()
     };
-    assert!(bench.replica.wants_sync(&start));
+    assert!(bench.replica.wants_sync(&Offer::from(&start)));
     assert_eq!(claim(&mut bench.replica, 0, 4 * OP, 6), None);
-    assert!(bench.replica.wants_sync(&start));
+    assert!(bench.replica.wants_sync(&Offer::from(&start)));
     assert_eq!(claim(&mut bench.replica, 2, 4 * OP, 7), None);
-    assert!(!bench.replica.wants_sync(&start));
+    assert!(!bench.replica.wants_sync(&Offer::from(&start)));
 }
 
 #[test]
@@ -291,9 +292,9 @@ fn a_checkpoint_that_a_majority_has_is_taken_over_though_one_differs() {
         checkpoint: checkpoint(4 * OP, 6),
         ..crate::wire::StartView::default()
     };
-    assert!(!replica.wants_sync(&start), "two of five");
+    assert!(!replica.wants_sync(&Offer::from(&start)), "two of five");
     claim(&mut replica, 3, 4 * OP, 6);
-    assert!(replica.wants_sync(&start));
+    assert!(replica.wants_sync(&Offer::from(&start)));
 }
 
 #[test]
@@ -336,7 +337,7 @@ fn a_backup_that_waits_for_a_block_for_long_asks_for_a_newer_checkpoint() {
         ..crate::wire::StartView::default()
     };
     let newer = crate::wire::StartView { commit_max: 95, ..start };
-    assert!(!bench.replica.wants_sync(&newer), "there is room for its log");
+    assert!(!bench.replica.wants_sync(&Offer::from(&newer)), "there is room for its log");
     for tick in 0..320 {
         // The primary is heard, or it would be voted out.
         bench.replica.backup_heard_primary();
@@ -346,9 +347,9 @@ fn a_backup_that_waits_for_a_block_for_long_asks_for_a_newer_checkpoint() {
         }
     }
     assert!(bench.count_sent("request_start_view") > 0);
-    assert!(!bench.replica.wants_sync(&start), "it is not proven");
-    assert!(bench.replica.wants_sync(&newer));
+    assert!(!bench.replica.wants_sync(&Offer::from(&start)), "it is not proven");
+    assert!(bench.replica.wants_sync(&Offer::from(&newer)));
     bench.replica.set_awaits_block(false);
     bench.ticks(10);
-    assert!(!bench.replica.wants_sync(&newer));
+    assert!(!bench.replica.wants_sync(&Offer::from(&newer)));
 }

@@ -131,9 +131,10 @@ impl Replica {
             return true;
         }
         // Whoever brings a table can be named by it. One that takes this file out of the cluster
-        // has to come from a member, or to know whom it takes out.
+        // has to come from a member, or to know whom it takes out; a blank file knows no members.
         let was_member = table.incarnations_before[self.replica.index()] == self.incarnation;
-        if !was_member && !self.counts(header.replica, header.incarnation) {
+        let is_credible = was_member || self.counts(header.replica, header.incarnation);
+        if self.is_born() && !is_credible {
             return false;
         }
         // A recovery that is not committed may be cut from the log yet.

@@ -16,7 +16,8 @@
 //!
 //! | its `log_view` | says |
 //! |---|---|
-//! | above L | this log takes the place of the one of L, as its `start_view` would have |
+//! | above L | this log takes the place of the one of L, as its `start_view` would have; if it has |
+//! | | no room here, with the checkpoint that comes with it |
 //! | L | all logs of one view are beginnings of one chain: what is longer there continues here; |
 //! | | and above its head the sender acknowledged nothing of L, and never will |
 //! | below L | the sender acknowledged nothing of L, and never will |
@@ -33,6 +34,7 @@
 //!
 //! **Not here:** how a head is found to be uncertain (`open.rs`); the answer of a primary.
 
+use super::checkpoint::Offer;
 use super::{Replica, Status, ViewLog};
 use crate::replica::Effects;
 use crate::wire::{DoViewChange, Header, HeaderSet, Op};
@@ -65,8 +67,14 @@ impl Replica {
         }
         let set = &log.set;
         if log.log_view > self.log_view {
-            if !self.may_install(log) {
+            let offer = Offer::from(&header.command);
+            let sync = self.wants_sync(&offer);
+            let op_checkpoint = if sync { offer.checkpoint.op } else { self.op_checkpoint() };
+            if !self.may_install(log, op_checkpoint) {
                 return self.ignore("on_log_of_member", "not a log to go on with");
+            }
+            if sync {
+                self.begin_sync(&offer);
             }
             self.log_view = log.log_view;
             self.install_log(set.op, log.commit_max, &set.headers);
@@ -77,7 +85,10 @@ impl Replica {
         if !self.counts(header.replica, header.incarnation) {
             return self.ignore("on_log_of_member", "another incarnation");
         }
-        if log.log_view == self.log_view && set.op >= self.op && self.may_install(log) {
+        if log.log_view == self.log_view
+            && set.op >= self.op
+            && self.may_install(log, self.op_checkpoint())
+        {
             self.extend_head(set);
         }
         let Some(faulty) = self.ops_uncertain().next() else {
@@ -93,10 +104,11 @@ impl Replica {
         }
     }
 
-    /// Whether a log can be that of this replica.
-    pub(super) fn may_install(&self, log: &ViewLog) -> bool {
+    /// Whether a log can be that of this replica, on top of a checkpoint.
+    pub(super) fn may_install(&self, log: &ViewLog, op_checkpoint: Op) -> bool {
+        assert!(op_checkpoint >= self.op_checkpoint());
         let set = &log.set;
-        let has_room = set.op <= self.geometry.op_prepare_max(self.op_checkpoint());
+        let has_room = set.op <= self.geometry.op_prepare_max(op_checkpoint);
         let known = self.journal.header(self.op);
         let continues = match (set.header(self.op), known) {
             (Some(theirs), Some(own)) => theirs.id() == own.id() || log.log_view > self.log_view,

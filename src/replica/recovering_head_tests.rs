@@ -4,7 +4,7 @@
 use super::replica_tests::uncertain;
 use super::test_bench::*;
 use super::*;
-use crate::wire::{DoViewChange, Header, StartViewChange};
+use crate::wire::{BlockRef, DoViewChange, Header, StartViewChange};
 
 /// The log `log` of `log_view` as replica `from` shows it in view 3.
 fn shown(log: &[Message], from: u8, log_view: u32, commit_max: Op) -> Message {
@@ -128,6 +128,51 @@ fn a_log_that_cannot_be_this_replicas_does_not_take_its_place() {
     assert!(is_certain(&bench), "room for op 64");
 }
 
+/// All wait for this one, whose journal ends a checkpoint before the log that they want to go on
+/// with: so it takes the checkpoint over with the log, or nobody would ever go on.
+#[test]
+fn a_log_of_a_newer_view_that_has_no_room_comes_with_its_checkpoint() {
+    let (bench, _) = uncertain();
+    assert_eq!(bench.replica.geometry.op_prepare_max(0), 64);
+    let long = log_of(&[1; 65]);
+    let set = set_of(&long, 4);
+    assert_eq!(set.op, 66);
+    let shown = |commit_max: Op, op_checkpoint: Op, log_view: u32| {
+        let checkpoint = BlockRef { index: 7, op: op_checkpoint, checksum: 1, checksum_body: 2 };
+        let command = DoViewChange {
+            op: set.op,
+            commit_max,
+            checkpoint: if op_checkpoint == 0 { BlockRef::NONE } else { checkpoint },
+            log_view: View(log_view),
+            ..DoViewChange::default()
+        };
+        Message::new(&author(0, 3), command, &set.encode())
+    };
+    for useless in [shown(64, 0, 1), shown(61, 32, 1), shown(64, 31, 1)] {
+        let (mut bench, _) = uncertain();
+        bench.receive(&useless);
+        bench.settle();
+        assert!(!is_certain(&bench));
+        assert!(!bench.replica.is_syncing());
+    }
+    let (mut bench, _) = uncertain();
+    bench.receive(&shown(64, 32, 1));
+    assert!(is_certain(&bench));
+    assert_eq!(bench.count_sent("do_view_change"), 0, "the checkpoint is not durable");
+    bench.settle();
+    let replica = &bench.replica;
+    assert_eq!((replica.status(), replica.view()), (Status::ViewChange, View(3)));
+    assert_eq!((replica.op(), replica.log_view(), replica.commit_min()), (66, View(1), 32));
+    assert!(replica.is_syncing());
+    assert_eq!(replica.superblock.state().op_checkpoint(), 32);
+    assert_eq!(bench.drain_sent("do_view_change"), 2);
+    // It has promised nothing of this log.
+    for message in long.iter().skip_while(|message| id(message).op < 63) {
+        let header = message.prepare_header();
+        assert!(bench.replica.journal.may_nack(header.op(), Some(&header)));
+    }
+}
+
 /// A recovery above what is committed is of this view's log, and may have been cut from a newer
 /// one's.
 #[test]
@@ -152,7 +197,7 @@ fn an_older_table_is_not_of_the_same_view() {
         let set = set_of(&longer, 4);
         let log = ViewLog { log_view: View(0), commit_max: 2, set, present: 1, nack: 0 };
         // Its own table is not durable in this test: what comes of it is looked at alone.
-        assert!(!replica.may_install(&log));
+        assert!(!replica.may_install(&log, 0));
         replica.table = table(3);
         replica.head.table = table(3);
         replica.on_log_of_member(&header.header().with(command), &log, effects);
@@ -163,7 +208,7 @@ fn an_older_table_is_not_of_the_same_view() {
     let newer = [&log[..], &[next(1, &log[2], 2, 70)]].concat();
     let set = set_of(&newer, 4);
     let log = ViewLog { log_view: View(1), commit_max: 2, set, present: 1, nack: 0 };
-    assert!(bench.replica.may_install(&log));
+    assert!(bench.replica.may_install(&log, 0));
 }
 
 #[test]

@@ -138,7 +138,7 @@ pub(super) fn do_view_change(
         op: set.op,
         commit_min: 0,
         commit_max,
-        checkpoint_op: 0,
+        checkpoint: BlockRef::NONE,
         log_view: View(log_view),
         present: (1 << set.headers.len()) - 1,
         nack: 0,

@@ -15,6 +15,7 @@
 //!
 //! **Not here:** the selection itself (`select.rs`).
 
+use super::checkpoint::Offer;
 use super::{InFlight, MemberLog, Replica, Status, ViewLog};
 use crate::constants::REPLICAS_MAX;
 use crate::replica::Effects;
@@ -252,7 +253,7 @@ impl Replica {
             op: log.set.op,
             commit_min: self.commit_min,
             commit_max: log.commit_max,
-            checkpoint_op: self.superblock.state().op_checkpoint(),
+            checkpoint: self.checkpoint_offered(),
             log_view: log.log_view,
             present: log.present,
             nack: log.nack,
@@ -310,8 +311,8 @@ impl Replica {
             return self.ignore("on_do_view_change", "not a member by its own table");
         }
         let is_newer = (command.log_view, set.table.op) > (self.log_view, self.table.op);
-        let is_ours = set.table.names(self.replica, self.incarnation);
-        if !(is_newer && is_ours) && !self.counts(header.replica, header.incarnation) {
+        let is_heir = is_newer && set.table.names(self.replica, self.incarnation);
+        if !is_heir && !self.counts(header.replica, header.incarnation) {
             return self.ignore("on_do_view_change", "another incarnation");
         }
         self.on_view_heard(header.replica, header.view, header.incarnation, effects);
@@ -629,13 +630,14 @@ impl Replica {
         if command.op < self.commit_max {
             return self.ignore("on_start_view", "it ends below what is committed");
         }
-        let sync = self.wants_sync(&command);
+        let offer = Offer::from(&command);
+        let sync = self.wants_sync(&offer);
         let op_checkpoint = if sync { command.checkpoint.op } else { self.op_checkpoint() };
         if command.op > self.geometry.op_prepare_max(op_checkpoint) {
             return self.ignore("on_start_view", "its head has no room in the journal");
         }
         if sync {
-            self.begin_sync(&command);
+            self.begin_sync(&offer);
         }
         self.backup_install(header, set, effects);
     }
@@ -659,7 +661,8 @@ impl Replica {
             Status::Normal => {
                 // In one view a log is never cut: what lies above a late one may be acknowledged.
                 let is_late = command.op < self.op;
-                if self.is_born() && (is_late || command.op == self.op && !self.wants_sync(command))
+                if self.is_born()
+                    && (is_late || command.op == self.op && !self.wants_sync(&command.into()))
                 {
                     self.ignore("on_start_view", "nothing new");
                     return true;

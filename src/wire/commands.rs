@@ -194,8 +194,9 @@ commands! {
         commit_min: Op,
         /// What the sender knows to be committed.
         commit_max: Op,
-        /// The sender's checkpoint.
-        checkpoint_op: Op,
+        /// The root of the newer of the sender's two checkpoints that `commit_max` proves: what a
+        /// replica that is too far behind takes over.
+        checkpoint: BlockRef,
         /// The last view in which the sender's head was defined.
         log_view: View,
         /// Bit i: the body of the prepare of header i is intact here.
@@ -500,7 +501,7 @@ impl Command {
             Self::PrepareOk(ok) => ok.prepare.op.max(ok.commit_min),
             Self::Commit(commit) => commit.commit.op.max(commit.checkpoint.op),
             Self::DoViewChange(message) => {
-                message.op.max(message.commit_max).max(message.checkpoint_op)
+                message.op.max(message.commit_max).max(message.checkpoint.op)
             }
             Self::StartView(message) => message.op.max(message.checkpoint.op),
             Self::RequestHeaders(request) => request.op_max,

@@ -108,7 +108,7 @@ fn of_view_changes(messages: &mut Vec<Message>) {
         op: 42,
         commit_min: 39,
         commit_max: 40,
-        checkpoint_op: 32,
+        checkpoint: checkpoint(),
         log_view: View(7),
         present: 1,
         nack: 2,
@@ -364,7 +364,7 @@ fn ops_and_views_that_are_never_reached_are_refused() {
     for wrong in [
         DoViewChange { op: over, ..DoViewChange::default() },
         DoViewChange { commit_max: over, ..DoViewChange::default() },
-        DoViewChange { checkpoint_op: over, ..DoViewChange::default() },
+        DoViewChange { checkpoint: block(over), ..DoViewChange::default() },
     ] {
         assert!(invalid(wrong.into()).is_some(), "{wrong:?}");
     }
