@@ -19,11 +19,19 @@
 //! **Not here:** who knows the secrets of the cluster: there is no authentication, and whoever can
 //! read the traffic between replicas can forge it (`docs/reliability.md`).
 
+/// Bytes as the choices of whoever makes messages of them.
+#[path = "../../fuzz/src/cursor.rs"]
+pub mod cursor;
+/// Messages of strangers.
+#[path = "../../fuzz/src/forgery.rs"]
+pub mod forgery;
 #[expect(dead_code, reason = "shared with tests that need other parts of it")]
 mod harness;
 #[path = "chaos/proxy.rs"]
 #[expect(dead_code, reason = "shared with tests that need other parts of it")]
 mod proxy;
+#[path = "limits/strangers.rs"]
+mod strangers;
 
 use harness::load::{Kv, Load, PATIENCE};
 use harness::{Cluster, DEADLINE, now, pass, run, wait_for};
@@ -42,8 +50,7 @@ use vsr::state_machine::kv::Request as KvRequest;
 use vsr::stdx::Prng;
 use vsr::storage::Geometry;
 use vsr::wire::{
-    Author, ClientId, ClusterId, Command, Commit, Header, Message, Operation, Ping, PingClient,
-    ReplicaIndex, RequestPrepare, StartViewChange, View,
+    Author, ClientId, ClusterId, Header, Message, Operation, PingClient, ReplicaIndex, View,
 };
 
 /// Bodies of half a message are worth an attack.
@@ -186,18 +193,23 @@ fn besiege(
     panic!("{name}: share kept: {share_is_kept}, view kept: {view_is_kept}");
 }
 
-/// Attacks once. Whatever was measured, nothing is lost, memory is bounded, and all come back.
+/// Attacks those that run once. Whatever was measured, nothing is lost, memory is bounded, and all
+/// of them come back.
 fn besiege_once(
     name: &str,
     cluster: &mut Cluster,
     attackers: usize,
     attack: &(impl Fn(&Siege, usize) + Sync),
 ) -> Measured {
-    let before = cluster.wait_all();
+    let running: Vec<usize> = (0..3).filter(|it| cluster.runs(*it)).collect();
+    let memory_of = |cluster: &Cluster, name: &str| -> Vec<u64> {
+        running.iter().map(|it| memory_kib(cluster.pid(*it), name)).collect()
+    };
+    let before = cluster.wait_agreement(&running);
     let load = Load::start(cluster.addresses(), name, HONEST, Duration::ZERO);
     load.wait_acknowledged(20);
     let calm = rate(&load);
-    let memory: Vec<u64> = (0..3).map(|it| memory_kib(cluster.pid(it), "VmRSS:")).collect();
+    let memory = memory_of(cluster, "VmRSS:");
     let siege = Siege::new(cluster);
     let under = std::thread::scope(|scope| {
         let _stop = StopAtEnd(&siege);
@@ -217,18 +229,18 @@ fn besiege_once(
     });
     load.wait_acknowledged(5);
     let count = siege.count.load(Ordering::Relaxed);
-    let peaks: Vec<u64> = (0..3).map(|it| memory_kib(cluster.pid(it), "VmHWM:")).collect();
+    let peaks = memory_of(cluster, "VmHWM:");
     println!(
         "limits: {name}: {count} times; honest clients: {calm}/s before, {under}/s under it \
          ({}‰); memory, KiB: {memory:?} before, peak {peaks:?}, bound +{MEMORY_KIB_MAX}",
         under * 1000 / calm.max(1)
     );
     load.finish().no_errors().verify(&cluster.addresses());
-    let after = cluster.wait_all();
+    let after = cluster.wait_agreement(&running);
     for (peak, before) in peaks.iter().zip(&memory) {
         assert!(*peak <= before + MEMORY_KIB_MAX, "{name}: {peak} KiB, {before} KiB before");
     }
-    for replica in 0..3 {
+    for &replica in &running {
         assert!(!cluster.log(replica).contains("panicked"), "replica {replica} panicked");
     }
     cluster.assert_alive();
@@ -531,92 +543,4 @@ fn old_traffic_of_replicas_replayed_and_reordered() {
             }
         }
     });
-}
-
-/// Messages that say to be of another replica, of the receiver itself, and of none.
-#[test]
-fn messages_that_claim_to_be_of_replicas() {
-    let _turn = one_at_a_time();
-    let mut cluster = cluster();
-    besiege("claims", &mut cluster, 2, 50, |siege, attacker| {
-        let mut prng = Prng::from_seed(10 + attacker as u64);
-        let (mut sent, mut said) = (0, false);
-        while siege.goes_on() {
-            let to = prng.index(3);
-            let Some(mut stream) = siege.connect(to) else { continue };
-            let replica = u8::try_from(prng.below(5)).expect("less than 5");
-            let author =
-                author(replica, u32::try_from(prng.below(9)).expect("small"), prng.next_u64());
-            for _ in 0..1 + prng.below(4) {
-                let command: Command = match prng.below(5) {
-                    0 => Ping { replica_count: 3, ..Ping::default() }.into(),
-                    1 => StartViewChange {}.into(),
-                    2 => Commit { round: prng.next_u64(), ..Commit::default() }.into(),
-                    3 => RequestPrepare::default().into(),
-                    _ => vsr::wire::RequestStartView::default().into(),
-                };
-                let Some(message) = valid(&author, command) else { continue };
-                sent += 1;
-                siege.count(1);
-                if offer(&mut stream, message.as_bytes()).is_none() || !discard(&mut stream) {
-                    break;
-                }
-            }
-            if sent > 1000 && !std::mem::replace(&mut said, true) {
-                siege.in_force.fetch_add(1, Ordering::Relaxed);
-            }
-        }
-    });
-}
-
-/// The message, if its fields make one.
-fn valid(author: &Author, command: Command) -> Option<Message> {
-    let header = Header::seal(author, command, &[]);
-    header.invalid().is_none().then(|| Message::new(author, command, &[]))
-}
-
-/// The place of a replica that is down is not lost to a stranger.
-#[test]
-fn replica_whose_place_a_stranger_took_comes_back() {
-    let _turn = one_at_a_time();
-    let mut cluster = cluster();
-    let view = cluster.status().view;
-    let backup = 2;
-    assert_ne!(cluster.status().primary, Some(backup));
-    cluster.kill(backup);
-    let siege = Siege::new(&cluster);
-    std::thread::scope(|scope| {
-        let _stop = StopAtEnd(&siege);
-        scope.spawn(|| {
-            let ping = Ping { replica_count: 3, ..Ping::default() };
-            let ping = Message::new(&author(2, 0, 4711), ping, &[]);
-            let mut streams: [Option<TcpStream>; 2] = [None, None];
-            while siege.goes_on() {
-                for (replica, stream) in streams.iter_mut().enumerate() {
-                    if stream.is_none() {
-                        *stream = siege.connect(replica);
-                    }
-                    let alive = stream.as_mut().is_some_and(|stream| {
-                        offer(stream, ping.as_bytes()).is_some() && discard(stream)
-                    });
-                    if !alive {
-                        *stream = None;
-                    }
-                    siege.count(1);
-                }
-                pass(Duration::from_millis(20));
-            }
-        });
-        wait_for("the stranger has spoken", DEADLINE, || {
-            (siege.count.load(Ordering::Relaxed) > 20).then_some(())
-        });
-        cluster.start(backup);
-        cluster.wait_all();
-        // It stays.
-        let load = Load::start(cluster.addresses(), "stranger", 2, Duration::from_millis(5));
-        load.wait_acknowledged(100);
-        load.finish().no_errors().verify(&cluster.addresses());
-        assert_eq!(cluster.wait_all().view, view);
-    });
-    cluster.assert_alive();
 }

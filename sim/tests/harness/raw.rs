@@ -43,6 +43,13 @@ impl Raw {
         Self { stream, client: ClientId(client), view: View(0) }
     }
 
+    /// The same, or `None` if the replica does not listen, or takes nobody.
+    pub(crate) fn try_connect(address: SocketAddr, client: u128) -> Option<Self> {
+        let stream = TcpStream::connect_timeout(&address, DEADLINE).ok()?;
+        stream.set_nodelay(true).ok()?;
+        Some(Self { stream, client: ClientId(client), view: View(0) })
+    }
+
     /// A request of this client.
     pub(crate) fn request(
         &self,
