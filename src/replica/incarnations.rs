@@ -47,7 +47,7 @@
 use super::{Effects, NotGathered, Replica};
 use crate::wire::{
     ClientId, Command, Entry, Header, IncarnationTable, Message, MessageBuilder, Op, Operation,
-    Recover, RejectReason, ReplicaIndex, Request,
+    Recover, RejectReason, ReplicaIndex, Request, StartView,
 };
 
 /// Ticks without a frame of a file after which it may be taken for lost. Replicas ping each other
@@ -123,15 +123,21 @@ impl Replica {
     /// for that reason.
     pub(super) fn judge_table(
         &self,
+        header: &Header<StartView>,
         table: &IncarnationTable,
-        commit_max: Op,
         effects: &mut Effects,
     ) -> bool {
         if table.names(self.replica, self.incarnation) {
             return true;
         }
+        // Whoever brings a table can be named by it. One that takes this file out of the cluster
+        // has to come from a member, or to know whom it takes out.
+        let was_member = table.incarnations_before[self.replica.index()] == self.incarnation;
+        if !was_member && !self.counts(header.replica, header.incarnation) {
+            return false;
+        }
         // A recovery that is not committed may be cut from the log yet.
-        if !table.up_to(commit_max).names(self.replica, self.incarnation) {
+        if !table.up_to(header.command.commit_max).names(self.replica, self.incarnation) {
             effects.fatal = Some(self.fatal_replaced());
         }
         false

@@ -504,8 +504,9 @@ impl Replica {
     }
 
     /// Whether the author of a message between replicas can be who it says it is: its incarnation
-    /// is the cluster's. What is passed on, and was written by others, says nothing.
-    pub fn believes(&self, header: &crate::wire::Header) -> bool {
+    /// is the cluster's. `None` where nothing can be said of it: what is passed on was written by
+    /// others, and before the birth nobody is known.
+    pub fn believes(&self, header: &crate::wire::Header) -> Option<bool> {
         let is_passed_on = matches!(
             header.command,
             Command::Request(_)
@@ -514,7 +515,7 @@ impl Replica {
                 | Command::Headers(_)
                 | Command::Block(_)
         );
-        is_passed_on || !self.is_born() || self.counts(header.replica, header.incarnation)
+        (self.is_born() && !is_passed_on).then(|| self.counts(header.replica, header.incarnation))
     }
 
     /// The server's clocks, read once per turn.

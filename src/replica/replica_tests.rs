@@ -5,7 +5,7 @@ use super::*;
 use crate::constants::{NUMBER_MAX, VIEW_MAX};
 use crate::wire::{
     Commit, DoViewChange, Header, Headers, Operation, Prepare, PrepareOk, RequestHeaders,
-    RequestPrepare, RequestStartView, StartViewChange,
+    RequestPrepare, RequestStartView, StartView, StartViewChange,
 };
 
 // ---- durability
@@ -692,30 +692,78 @@ fn incarnation_that_is_not_in_the_table_does_not_count() {
 
 #[test]
 fn incarnation_replaced_is_fatal() {
-    let mut others = table(3);
-    others.incarnations[2] = 999;
     let mut bench = Bench::blank(2);
     bench.receive(&ping(&author(0, 0), GEOMETRY, 999));
     assert!(bench.fatal);
-    let mut bench = Bench::blank(2);
-    let set = HeaderSet { table: others, ..set_of(&log_of(&[0]), 2) };
-    bench.receive(&start_view_of(&set, 0, 0, 1, 0));
-    assert!(bench.fatal);
+}
+
+#[test]
+fn start_view_that_takes_this_file_out_is_of_a_member_or_knows_whom_it_takes_out() {
+    let log = log_of(&[0, 0]);
+    let taken_out = |by: u64, before: u64| {
+        let mut table = table(3);
+        table.incarnations[1] = by;
+        let mut incarnations_before = table.incarnations;
+        incarnations_before[2] = before;
+        table.incarnations[2] = 999;
+        table = IncarnationTable { op: 2, op_before: 1, incarnations_before, ..table };
+        let set = HeaderSet { table, ..set_of(&log, 2) };
+        let command = StartView { op: set.op, commit_max: 2, ..StartView::default() };
+        Message::new(&Author { incarnation: by, ..author(1, 1) }, command, &set.encode())
+    };
+    for (by, before, is_fatal) in [
+        (4711, 4712, false),
+        (incarnation(1), 4712, true),
+        (4711, incarnation(2), true),
+        (incarnation(1), incarnation(2), true),
+    ] {
+        let mut bench = Bench::with_log(2, &log, 0, 2);
+        bench.receive(&taken_out(by, before));
+        assert_eq!(bench.fatal, is_fatal, "{by} {before}");
+        assert_eq!(bench.replica.view(), View(0), "not taken in any case");
+        // A file that is not born knows no members.
+        let mut blank = Bench::blank(2);
+        blank.receive(&taken_out(by, before));
+        assert_eq!(blank.fatal, before == incarnation(2));
+    }
+}
+
+#[test]
+fn log_of_a_stranger_does_not_decide_who_counts() {
+    let log = log_of(&[0, 0]);
+    let mut bench = Bench::with_log(1, &log, 0, 2);
+    let stranger = Author { incarnation: 4711, ..author(2, 1) };
+    let mut own = table(3);
+    own.incarnations = [9, 9, 4711, 0, 0, 0];
+    bench.receive(&message(2, 1, StartViewChange {}));
+    bench.receive(&message(0, 1, StartViewChange {}));
+    bench.settle();
+    assert_eq!((bench.replica.status(), bench.replica.view()), (Status::ViewChange, View(1)));
+    for table in [own, IncarnationTable { op: 3, ..own }] {
+        let set = HeaderSet { table, ..set_of(&log, 2) };
+        let command = DoViewChange { op: set.op, log_view: View(0), ..DoViewChange::default() };
+        bench.receive(&Message::new(&stranger, command, &set.encode()));
+        assert!(bench.replica.view_logs[2].is_none());
+    }
+    bench.receive(&do_view_change(&log, 0, 1, 0, 2));
+    bench.settle();
+    assert_eq!(bench.replica.status(), Status::Normal);
 }
 
 #[test]
 fn author_of_another_incarnation_is_not_believed_but_for_what_it_passes_on() {
     let (bench, log) = primary();
     let own = message(1, 0, Commit::default());
-    assert!(bench.replica.believes(own.header()));
+    let believes = |message: &Message| bench.replica.believes(message.header());
+    assert_eq!(believes(&own), Some(true));
     let stranger = Author { incarnation: 4711, ..author(1, 0) };
-    assert!(!bench.replica.believes(Message::new(&stranger, Commit::default(), &[]).header()));
-    assert!(!bench.replica.believes(ping(&stranger, GEOMETRY, 0).header()));
-    let passed_on = Message::new(&stranger, crate::wire::Block::default(), &[1]);
-    assert!(bench.replica.believes(passed_on.header()));
-    assert!(bench.replica.believes(log[1].header()));
+    assert_eq!(believes(&Message::new(&stranger, Commit::default(), &[])), Some(false));
+    assert_eq!(believes(&ping(&stranger, GEOMETRY, 0)), Some(false));
+    // What is passed on says nothing of who passes it on, neither for nor against him.
+    assert_eq!(believes(&Message::new(&stranger, crate::wire::Block::default(), &[1])), None);
+    assert_eq!(believes(&log[1]), None);
     let blank = Bench::blank(0);
-    assert!(blank.replica.believes(ping(&stranger, GEOMETRY, 0).header()), "nobody is known yet");
+    assert_eq!(blank.replica.believes(own.header()), None, "nobody is known yet");
 }
 
 #[test]

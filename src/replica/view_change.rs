@@ -310,7 +310,8 @@ impl Replica {
             return self.ignore("on_do_view_change", "not a member by its own table");
         }
         let is_newer = (command.log_view, set.table.op) > (self.log_view, self.table.op);
-        if !is_newer && !self.counts(header.replica, header.incarnation) {
+        let is_ours = set.table.names(self.replica, self.incarnation);
+        if !(is_newer && is_ours) && !self.counts(header.replica, header.incarnation) {
             return self.ignore("on_do_view_change", "another incarnation");
         }
         self.on_view_heard(header.replica, header.view, header.incarnation, effects);
@@ -616,7 +617,7 @@ impl Replica {
         if defect!("lost_file_let_in") {
             self.incarnation = set.table.incarnations[self.replica.index()];
         }
-        if !self.judge_table(&set.table, command.commit_max, effects) {
+        if !self.judge_table(header, &set.table, effects) {
             return self.ignore("on_start_view", "another file is in my place");
         }
         if self.status == Status::Normal && header.view == self.view {

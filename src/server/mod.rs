@@ -270,8 +270,10 @@ impl<S: StateMachine> Server<S> {
         let mut received = std::mem::take(&mut self.received);
         self.more = self.bus.receive(io, &mut received);
         for Received { message, peer, connection } in received.drain(..) {
-            if matches!(peer, Some(Peer::Replica(_))) {
-                self.bus.set_doubted(connection, !self.replica.believes(message.header()));
+            if matches!(peer, Some(Peer::Replica(_)))
+                && let Some(is_believed) = self.replica.believes(message.header())
+            {
+                self.bus.set_doubted(connection, !is_believed);
             }
             self.on_message(&message, peer);
             self.drain(io, observer)?;
