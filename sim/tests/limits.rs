@@ -30,6 +30,8 @@ mod harness;
 #[path = "chaos/proxy.rs"]
 #[expect(dead_code, reason = "shared with tests that need other parts of it")]
 mod proxy;
+#[path = "limits/queries.rs"]
+mod queries;
 #[path = "limits/strangers.rs"]
 mod strangers;
 
