@@ -22,12 +22,14 @@
 use super::Plant;
 use super::cursor::{CLUSTER, Cursor};
 use super::disk::{Completion, Disk};
+use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};
 use vsr::replica::CheckpointLoad;
-use vsr::replica::executor::{ClientReply, CommitOutcome, Executor, Loaded};
+use vsr::replica::executor::{ClientReply, CommitOutcome, Executor, Loaded, READ_MESSAGES_MAX};
 use vsr::state_machine::{
-    Context, Direction, InvalidRequest, Keys, Reply, StateMachine, Stop, Store, Table,
+    Context, Direction, InvalidRequest, Keys, RESULT_READ_TOO_LARGE, RESULT_REPLY_TOO_LARGE, Reply,
+    StateMachine, Stop, Store, Table,
 };
 use vsr::stdx::{AlignedBuffer, Ratio};
 use vsr::storage::block::StoredBlock;
@@ -192,7 +194,11 @@ impl StateMachine for Machine {
                 Step::Put((table, key), value) => store.put(Table(table), &key, &value)?,
                 Step::Delete((table, key)) => store.delete(Table(table), &key)?,
                 Step::Get((table, key)) => {
+                    let start = store.get_start(Table(table), &key, 8)?;
                     let found = store.get(Table(table), &key)?;
+                    let told = start.map(|start| (start.size as usize, start.bytes));
+                    let expected = |found: &Bytes| (found.len(), found.slice(..found.len().min(8)));
+                    assert_eq!(told, found.as_ref().map(expected));
                     note(&mut reply.bytes, &key, found.as_deref());
                 }
                 Step::Scan { table, start, end, direction, limit } => {
@@ -231,19 +237,26 @@ impl StateMachine for Machine {
 /// The same on a map: the result and the reply.
 fn apply(model: &mut Model, steps: &[Step], plant: Plant) -> (u32, Vec<u8>) {
     let before = model.clone();
-    let mut reply = Vec::new();
+    let (mut reply, mut read) = (Vec::new(), 0);
     for step in steps {
         match step {
             Step::Put(key, value) => drop(model.insert(key.clone(), value.clone())),
             Step::Delete(key) if plant == Plant::Nothing => drop(model.remove(key)),
             Step::Delete(_) => {}
-            Step::Get(key) => note(&mut reply, &key.1, model.get(key).map(Vec::as_slice)),
+            Step::Get(key) => {
+                let found = model.get(key);
+                read += found.map_or(0, |value| value.len() + value.len().min(8));
+                note(&mut reply, &key.1, found.map(Vec::as_slice));
+            }
             Step::Scan { table, start, end, direction, limit } => {
                 let in_range = |key: &Key| key.0 == *table && key.1 >= *start && key.1 < *end;
                 let mut rows: Vec<_> = model.iter().filter(|(key, _)| in_range(key)).collect();
                 if *direction == Direction::Backward {
                     rows.reverse();
                 }
+                // The scan sees one more, and breaks.
+                read +=
+                    rows.iter().take(limit + 1).map(|it| it.0.1.len() + it.1.len()).sum::<usize>();
                 for (key, value) in rows.into_iter().take(*limit) {
                     note(&mut reply, &key.1, Some(value));
                 }
@@ -253,10 +266,14 @@ fn apply(model: &mut Model, steps: &[Step], plant: Plant) -> (u32, Vec<u8>) {
                 return (7, Vec::new());
             }
         }
+        if read as u64 > READ_MESSAGES_MAX * u64::from(GEOMETRY.message_size) {
+            *model = before;
+            return (RESULT_READ_TOO_LARGE, Vec::new());
+        }
     }
     if reply.len() > (GEOMETRY.message_size - 128) as usize {
         *model = before;
-        return (vsr::state_machine::RESULT_REPLY_TOO_LARGE, Vec::new());
+        return (RESULT_REPLY_TOO_LARGE, Vec::new());
     }
     (0, reply)
 }

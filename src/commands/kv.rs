@@ -18,7 +18,7 @@ use vsr::io::MioIO;
 use vsr::state_machine::kv::{
     Current, OperationResult, Outcome, Record, Reply, Request, Row, SCAN_ROWS_MAX, Scan, prefix_end,
 };
-use vsr::state_machine::{RESULT_OK, RESULT_REPLY_TOO_LARGE};
+use vsr::state_machine::{RESULT_OK, RESULT_READ_TOO_LARGE, RESULT_REPLY_TOO_LARGE};
 
 /// `vsr put`.
 pub(super) fn put(key: &[u8], value: &[u8], arguments: &cli::Client) -> Result {
@@ -143,6 +143,9 @@ fn decode(answer: &Answer) -> Result<Reply<'_>> {
         RESULT_OK => Reply::decode(&answer.body).map_err(|_| strange(answer)),
         RESULT_REPLY_TOO_LARGE => Err(Failure::Usage(
             "refused, not done: the reply would be too large; ask for less at once".into(),
+        )),
+        RESULT_READ_TOO_LARGE => Err(Failure::Usage(
+            "refused, not done: it would read too much; ask for less at once".into(),
         )),
         result => Err(Failure::Usage(format!(
             "refused, not done: the state machine answered with result {result:#x}"

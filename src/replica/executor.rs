@@ -26,8 +26,8 @@ use super::checkpoint::CheckpointLoad;
 use super::sessions::{Decision, RequestId, Sessions, StoredReply};
 use crate::constants::{HEADER_SIZE, REPLY_BODY_SIZE_MAX};
 use crate::state_machine::{
-    Context, Keys, RESULT_INVALID, RESULT_OK, RESULT_REPLY_TOO_LARGE, RESULT_RESERVED_MIN,
-    RESULT_STOP_INVALID, Reply, StateMachine,
+    Context, Keys, RESULT_INVALID, RESULT_OK, RESULT_READ_TOO_LARGE, RESULT_REPLY_TOO_LARGE,
+    RESULT_RESERVED_MIN, RESULT_STOP_INVALID, Reply, StateMachine,
 };
 use crate::stdx::defect;
 use crate::storage::Geometry;
@@ -40,6 +40,10 @@ use bytes::Bytes;
 
 /// In the framework's space of the store, beside the sessions: the table of incarnations.
 const KEY_INCARNATIONS: &[u8] = &[3];
+
+/// What one request may read, in messages of the largest size: keys and values that are scanned,
+/// values that are got. A request of any size keeps all replicas busy for as long as it reads.
+pub const READ_MESSAGES_MAX: u64 = 16;
 
 /// What to do with a request that has come in.
 #[derive(Debug, PartialEq, Eq)]
@@ -98,6 +102,8 @@ pub struct Executor<S: StateMachine> {
     reply_size_max: u32,
     /// Replies to queries, which are not.
     query_reply_size_max: u32,
+    /// What the state machine may read for one request.
+    read_size_max: u64,
     clients_max: u32,
     /// The checkpoint whose state is being taken over.
     loading: Option<CheckpointLoad>,
@@ -159,6 +165,7 @@ impl<S: StateMachine> Executor<S> {
             request_size_max: geometry.request_size_max(),
             reply_size_max: REPLY_BODY_SIZE_MAX.min(message_body_size_max),
             query_reply_size_max: message_body_size_max,
+            read_size_max: u64::from(geometry.message_size) * READ_MESSAGES_MAX,
             clients_max: geometry.clients_max,
             loading: None,
             is_query_given_up: false,
@@ -565,6 +572,7 @@ impl<S: StateMachine> Executor<S> {
             // The primary that prepared it had another idea of what is valid.
             return Ok((RESULT_INVALID, Bytes::new()));
         }
+        self.store.limit_reads(self.read_size_max);
         let mut reply;
         let outcome = match operation {
             Operation::Apply => {
@@ -580,7 +588,9 @@ impl<S: StateMachine> Executor<S> {
         };
         // Whatever the state machine made of a suspended access, it has not seen the store.
         let suspended = self.store.is_suspended();
+        let has_read_too_much = self.store.lift_read_limit();
         let result = match outcome {
+            _ if has_read_too_much => RESULT_READ_TOO_LARGE,
             Ok(()) if !reply.is_too_large() => RESULT_OK,
             Ok(()) => RESULT_REPLY_TOO_LARGE,
             Err(Stop::Reject(code)) if (1..RESULT_RESERVED_MIN).contains(&code) => code,

@@ -35,7 +35,7 @@ const COUNT: Table = Table(3);
 impl StateMachine for Probe {
     fn validate(&self, request: &[u8]) -> Result<(), InvalidRequest> {
         match request.first() {
-            Some(b'c' | b'x' | b'l' | b's' | b'w') if request.len() >= 5 => Ok(()),
+            Some(b'c' | b'x' | b'l' | b's' | b'w' | b'p' | b'r') if request.len() >= 5 => Ok(()),
             _ => Err(InvalidRequest("not a command of the probe")),
         }
     }
@@ -77,6 +77,11 @@ impl StateMachine for Probe {
                 let _ = store.put(COUNT, argument, &[9]);
                 reply.bytes.push(u8::from(known.is_ok()));
             }
+            b'p' => store.put(COUNT, b"long", &vec![7; number as usize])?,
+            b'r' => {
+                store.put(COUNT, b"read", argument)?;
+                read_often(store, number);
+            }
             _ => unreachable!("validated"),
         }
         Ok(())
@@ -85,6 +90,7 @@ impl StateMachine for Probe {
     fn query(&self, store: &Store, request: &[u8], reply: &mut Reply) -> Result<(), Stop> {
         let number = u32::from_le_bytes(request[1..5].try_into().unwrap());
         match request[0] {
+            b'r' => read_often(store, number),
             b'c' => {
                 let row = store.get(COUNT, &request[1..])?;
                 reply.bytes.push(row.map_or(0, |row| row[0]));
@@ -93,6 +99,21 @@ impl StateMachine for Probe {
             _ => return Err(Stop::Reject(number)),
         }
         Ok(())
+    }
+}
+
+/// Reads the long value again and again, and makes light of it when that is too much.
+fn read_often(store: &Store, count: u32) {
+    for number in 0..count {
+        let all = (Bound::Unbounded, Bound::Unbounded);
+        let _ = if number % 2 == 0 {
+            store.get(COUNT, b"long").map(|value| assert_eq!(value.unwrap().len(), 1020))
+        } else {
+            store.scan(COUNT, all.0, all.1, Direction::Forward, |key, value| {
+                assert_eq!(key.len() + value.len(), 4 + 1020);
+                ControlFlow::Break(())
+            })
+        };
     }
 }
 
@@ -409,6 +430,32 @@ fn reply_that_is_too_large_leaves_a_code_and_nothing_else() {
         let asked = Asked { body: command(b'l', size), ..query("") };
         assert_eq!(fixture.reply(asked).result, result);
     }
+}
+
+/// 16 messages of 8 KiB, in pairs of 1020 bytes and 1024.
+#[test]
+fn request_that_reads_too_much_leaves_a_code_and_nothing_else() {
+    let mut fixture = Fixture::with_sessions();
+    let asked = |request, letter, number| Asked {
+        body: command(letter, number),
+        ..count(A, 1, request, "")
+    };
+    assert_eq!(fixture.reply(asked(1, b'p', 1020)).result, RESULT_OK);
+    for request in 2..4 {
+        assert_eq!(fixture.reply(asked(request, b'r', 128)).result, RESULT_OK);
+    }
+    let tree = content(&fixture);
+    let query = |number| Asked { body: command(b'r', number), ..query("") };
+    assert_eq!(fixture.reply(query(128)).result, RESULT_OK);
+    assert_eq!(fixture.reply(query(129)).result, RESULT_READ_TOO_LARGE);
+    assert_eq!(content(&fixture), tree);
+    let too_much = fixture.reply(asked(4, b'r', 129));
+    assert_eq!((too_much.result, too_much.body.len()), (RESULT_READ_TOO_LARGE, 0));
+    let of_probe = |rows: Vec<(u8, Vec<u8>, Bytes)>| -> Vec<_> {
+        rows.into_iter().filter(|(table, ..)| *table == COUNT.0).collect()
+    };
+    assert_eq!(of_probe(content(&fixture)), of_probe(tree));
+    assert_eq!(fixture.reply(asked(5, b'r', 128)).result, RESULT_OK, "the next one may again");
 }
 
 #[test]

@@ -387,7 +387,7 @@ impl Sessions {
             let session = Session::decode(ClientId(client), value);
             sessions.by_age.insert(session.age, session.client());
             sessions.by_client.insert(session.client(), session);
-            ControlFlow::Continue(())
+            Ok(ControlFlow::Continue(()))
         })?;
         sessions.invariants();
         Ok(sessions)

@@ -91,7 +91,9 @@
 //! Everything else in a record is zero. The reply to a request in a session is at most 64 KiB, to a
 //! query (which must not write) as long as a message, and never longer than that; a longer one is
 //! replaced by result `0xffff_0001`, and nothing is written. Any value that a request could carry,
-//! a query of its own can read. A query with a put or a delete gets result 1
+//! a query of its own can read. A compare reads the value only if it is as long as the one in the
+//! request, or to tell it; a delete reads none. Who reads more than 16 messages all the same, by
+//! scans, gets `0xffff_0004`. A query with a put or a delete gets result 1
 //! ([`CODE_QUERY_WRITES`]).
 //!
 //! **Invariants:** a request or reply that decodes, encodes to the same bytes; `apply` and `query`
@@ -107,7 +109,9 @@ mod request;
 pub use reply::{Current, InvalidReply, OperationResult, Outcome, Record, Reply, Row};
 pub use request::{Compare, Condition, Operation, Request, Scan, Transaction, prefix_end};
 
-use super::{Context, InvalidRequest, Keys, Reply as ReplyBytes, StateMachine, Stop, Store, Table};
+use super::{
+    Context, InvalidRequest, Keys, Reply as ReplyBytes, Start, StateMachine, Stop, Store, Table,
+};
 use bytes::Bytes;
 use std::ops::{Bound, ControlFlow};
 
@@ -119,7 +123,7 @@ pub const VALUE_SIZE_MAX: usize = 512 * 1024;
 /// The most rows of one scan.
 pub const SCAN_ROWS_MAX: u32 = 1000;
 /// The most compares and operations of one request, all transactions together. Bounds how long a
-/// request can occupy the replica.
+/// request can occupy the replica, together with what one may read.
 pub const STEPS_MAX: usize = 4096;
 /// The result of a query with a put or a delete in it.
 pub const CODE_QUERY_WRITES: u32 = 1;
@@ -258,7 +262,7 @@ impl Attempt {
                 reply::put_put(&mut reply.bytes);
             }
             Operation::Delete { key } => {
-                let found = store.get(TABLE_ROWS, key)?.is_some();
+                let found = store.get_start(TABLE_ROWS, key, 0)?.is_some();
                 if found {
                     store.delete(TABLE_ROWS, key)?;
                     self.wrote = true;
@@ -321,29 +325,52 @@ fn compares_hold(
     reply: &mut ReplyBytes,
 ) -> Result<bool, Stop> {
     for (index, compare) in compares.iter().enumerate() {
-        let row = store.get(TABLE_ROWS, compare.key)?;
-        let current = row.as_ref().map(record);
-        let holds = match (compare.condition, current) {
-            (Condition::Absent, current) => current.is_none(),
-            (Condition::Present, current) => current.is_some(),
-            (Condition::Value(value), Some(current)) => current.value == value,
-            (Condition::Revision(revision), Some(current)) => current.revision == revision,
-            (Condition::Value(_) | Condition::Revision(_), None) => false,
+        let head = store.get_start(TABLE_ROWS, compare.key, 8)?;
+        let head = head.map(|Start { size, bytes }| {
+            let bytes = bytes.as_ref().try_into().expect("written with a revision");
+            (u64::from_le_bytes(bytes), size as usize - REVISION_SIZE)
+        });
+        let holds = match (compare.condition, head) {
+            (Condition::Absent, head) => head.is_none(),
+            (Condition::Present, head) => head.is_some(),
+            (Condition::Revision(expected), Some((revision, _))) => revision == expected,
+            // Only what is as long as the value in the request is read.
+            (Condition::Value(value), Some((_, size))) if size == value.len() => {
+                let row = store.get(TABLE_ROWS, compare.key)?.expect("it was there");
+                record(&row).value == value
+            }
+            (Condition::Value(_) | Condition::Revision(_), _) => false,
         };
         if !holds {
-            let room = reply.room();
-            let current = match current {
-                None => Current::Absent,
-                Some(record) if record.value.len() + reply::AROUND_CURRENT > room => {
-                    Current::Omitted { revision: record.revision }
-                }
-                Some(record) => Current::Found(record),
-            };
-            reply::put_outcome_compare_failed(&mut reply.bytes, index, &current);
+            put_compare_failed(store, index, compare.key, head, reply)?;
             return Ok(false);
         }
     }
     Ok(true)
+}
+
+/// Says what there is under a key, by revision and size of its value, instead of what a compare
+/// wanted.
+fn put_compare_failed(
+    store: &Store,
+    index: usize,
+    key: &[u8],
+    head: Option<(u64, usize)>,
+    reply: &mut ReplyBytes,
+) -> Result<(), Stop> {
+    let row;
+    let current = match head {
+        None => Current::Absent,
+        Some((revision, size)) if size + reply::AROUND_CURRENT > reply.room() => {
+            Current::Omitted { revision }
+        }
+        Some(_) => {
+            row = store.get(TABLE_ROWS, key)?.expect("it was there");
+            Current::Found(record(&row))
+        }
+    };
+    reply::put_outcome_compare_failed(&mut reply.bytes, index, &current);
+    Ok(())
 }
 
 /// The revision of the last request that wrote; 0 before the first.

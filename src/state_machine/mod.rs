@@ -13,7 +13,10 @@
 
 pub mod kv;
 
-pub use crate::store::{Direction, KEY_SIZE_MAX, RESULT_RESERVED_MIN, Stop, Store, Table};
+pub use crate::store::{
+    Direction, KEY_SIZE_MAX, RESULT_READ_TOO_LARGE, RESULT_RESERVED_MIN, START_SIZE_MAX, Start,
+    Stop, Store, Table,
+};
 use crate::wire::Op;
 
 /// The result of a request that was carried out.
@@ -42,8 +45,9 @@ pub trait StateMachine {
     /// Carries out `request`, which `validate` accepted.
     ///
     /// # Errors
-    /// [`Stop::Suspend`] of the store is passed on; [`Stop::Reject`] abandons all writes of this
-    /// request and answers with its code.
+    /// What the store stops with is passed on; [`Stop::Reject`] abandons all writes of this
+    /// request and answers with its code. A request may read 16 messages of the largest size
+    /// (`--message-size`), then the store says [`RESULT_READ_TOO_LARGE`].
     fn apply(
         &self,
         store: &mut Store,

@@ -85,6 +85,12 @@ pub(crate) const TABLE_SYSTEM: Table = Table(255);
 /// The first code that is not a state machine's to reject with. See [`Stop::Reject`].
 pub const RESULT_RESERVED_MIN: u32 = 0xffff_0000;
 
+/// The result of a request that has read more than one may; nothing was written.
+pub const RESULT_READ_TOO_LARGE: u32 = RESULT_RESERVED_MIN + 4;
+
+/// The most bytes of the start of a value: one block has them.
+pub const START_SIZE_MAX: u32 = 1024;
+
 /// Why a request ended before its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stop {
@@ -198,9 +204,20 @@ pub struct Store {
     early_cursor: (u8, u32),
     peer_blocks: Vec<PeerBlock>,
     counters: Counters,
+    /// Bytes that the state machine may yet read; `None` when it wanted more.
+    read_left: Cell<Option<u64>>,
     /// How many accesses will be granted before one suspends.
     #[cfg(test)]
     accesses_left: Cell<Option<u64>>,
+}
+
+/// A value as far as it was asked for. See [`Store::get_start`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Start {
+    /// Bytes of the whole value.
+    pub size: u32,
+    /// The first of them.
+    pub bytes: Bytes,
 }
 
 impl Default for Store {
@@ -260,6 +277,7 @@ impl Store {
             early_cursor: (0, 0),
             peer_blocks: Vec::new(),
             counters: Counters::default(),
+            read_left: Cell::new(Some(u64::MAX)),
             #[cfg(test)]
             accesses_left: Cell::new(None),
         }
@@ -268,10 +286,43 @@ impl Store {
     /// The value under `key`; `None` if there is none. `key` is at most [`KEY_SIZE_MAX`] bytes.
     ///
     /// # Errors
-    /// [`Stop::Suspend`], to be passed on.
+    /// [`Stop::Suspend`], or that the request has read too much; to be passed on.
     pub fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, Stop> {
         assert_ne!(table, TABLE_SYSTEM, "the table is not an author's");
-        self.table_get(table, key)
+        let value = self.table_get(table, key)?;
+        self.charge(value.as_ref().map_or(0, Bytes::len))?;
+        Ok(value)
+    }
+
+    /// The first bytes of the value under `key`, `size_max` of them or all, and how many there are;
+    /// `None` if there is no such key. Of a large value this loads and costs one block. `size_max`
+    /// is at most [`START_SIZE_MAX`].
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub fn get_start(
+        &self,
+        table: Table,
+        key: &[u8],
+        size_max: u32,
+    ) -> Result<Option<Start>, Stop> {
+        assert_ne!(table, TABLE_SYSTEM, "the table is not an author's");
+        assert!(size_max <= START_SIZE_MAX, "the first {size_max} bytes");
+        self.access()?;
+        let key = key_in_table(table, key);
+        let start = match self.overlay.get(key.as_slice()) {
+            Some(None) => None,
+            Some(Some(value)) => {
+                let size = u32::try_from(value.len()).expect("a value is smaller than a message");
+                Some(Start { size, bytes: value.slice(..size.min(size_max) as usize) })
+            }
+            None => {
+                let start = self.tree.get_start(key.as_slice(), size_max);
+                start.map_err(|miss| self.suspend(miss))?
+            }
+        };
+        self.charge(start.as_ref().map_or(0, |start| start.bytes.len()))?;
+        Ok(start)
     }
 
     /// Stores `value` under `key`, in place of any other. `key` is at most [`KEY_SIZE_MAX`] bytes,
@@ -295,20 +346,40 @@ impl Store {
 
     /// Hands the keys between `start` and `end` and their values to `visit`, in the order of
     /// `direction`, until it breaks. A range that ends before it starts is empty. After
-    /// `Stop::Suspend` what `visit` has gathered is void.
+    /// an error what `visit` has gathered is void.
     ///
     /// # Errors
-    /// [`Stop::Suspend`], to be passed on.
+    /// As [`Self::get`].
     pub fn scan(
         &self,
         table: Table,
         start: Bound<&[u8]>,
         end: Bound<&[u8]>,
         direction: Direction,
-        visit: impl FnMut(&[u8], &Bytes) -> ControlFlow<()>,
+        mut visit: impl FnMut(&[u8], &Bytes) -> ControlFlow<()>,
     ) -> Result<(), Stop> {
         assert_ne!(table, TABLE_SYSTEM, "the table is not an author's");
-        self.table_scan(table, start, end, direction, visit)
+        self.table_scan(table, start, end, direction, |key, value| {
+            self.charge(key.len() + value.len())?;
+            Ok(visit(key, value))
+        })
+    }
+
+    /// The state machine has read so many bytes.
+    fn charge(&self, size: usize) -> Result<(), Stop> {
+        let left = self.read_left.get().and_then(|left| left.checked_sub(size as u64));
+        self.read_left.set(left);
+        if left.is_none() { Err(Stop::Reject(RESULT_READ_TOO_LARGE)) } else { Ok(()) }
+    }
+
+    /// From here on the state machine may read `size_max` bytes.
+    pub(crate) fn limit_reads(&self, size_max: u64) {
+        self.read_left.set(Some(size_max));
+    }
+
+    /// Lifts the limit. Whether it was exceeded.
+    pub(crate) fn lift_read_limit(&self) -> bool {
+        self.read_left.replace(Some(u64::MAX)).is_none()
     }
 
     /// [`Self::get`] of any table.
@@ -734,6 +805,9 @@ mod tests {
             4 => {
                 let expected = model.get(&(table.0, key.clone())).map(Vec::as_slice);
                 assert_eq!(store.get(table, &key).unwrap().as_deref(), expected);
+                let start = store.get_start(table, &key, 3).unwrap();
+                let start = start.map(|start| (start.size, start.bytes.to_vec()));
+                assert_eq!(start, expected.map(|value| (8, value[..3].to_vec())));
             }
             _ => check_scan(prng, store, model),
         }

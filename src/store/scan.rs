@@ -175,7 +175,7 @@ impl Store {
         start: Bound<&[u8]>,
         end: Bound<&[u8]>,
         direction: Direction,
-        mut visit: impl FnMut(&[u8], &Bytes) -> ControlFlow<()>,
+        mut visit: impl FnMut(&[u8], &Bytes) -> Result<ControlFlow<()>, Stop>,
     ) -> Result<(), Stop> {
         self.access()?;
         let start = match start {
@@ -198,7 +198,7 @@ impl Store {
         let mut visit = |key: &[u8], value: &Bytes| {
             self.access()?;
             assert_eq!(key[0], table.0);
-            Ok(visit(&key[1..], value))
+            visit(&key[1..], value)
         };
         let overlay = self.overlay.range::<[u8], _>((start, end));
         match direction {

@@ -354,6 +354,12 @@ fn values_of_all_sizes_come_back() {
             node.attempt(|store| store.put(Table(0), &key, &value));
             let found = node.attempt(|store| store.get(Table(0), &key));
             assert_eq!(found.unwrap().len(), size);
+            for size_max in [0, 8, START_SIZE_MAX] {
+                let start = node.attempt(|store| store.get_start(Table(0), &key, size_max));
+                let start = start.expect("it is there");
+                assert_eq!(start.size as usize, size);
+                assert_eq!(start.bytes, value[..size.min(size_max as usize)]);
+            }
             for _ in 0..20 {
                 node.step();
             }
@@ -363,6 +369,32 @@ fn values_of_all_sizes_come_back() {
     assert_eq!(node.store.counters().records, 0);
     assert_eq!(node.store.tree.root, tree::Root::default());
     assert_eq!(node.store.digest(), Store::new().digest());
+}
+
+#[test]
+fn the_start_of_a_value_costs_one_block() {
+    let mut node = Node::new(History::random(91), 4096, 4000, 91);
+    for (key, size) in [(1, 1 << 20), (2, 100)] {
+        node.attempt(|store| store.put(Table(0), &[key], &vec![key; size]));
+    }
+    node.checkpoint_alone();
+    node.settle();
+    node.reopen();
+    let mut blocks_read = |read: &dyn Fn(&Store) -> Result<Option<Start>, Stop>| {
+        let before = node.store.counters().blocks_read;
+        let start = node.attempt(|store| read(store));
+        (start, node.store.counters().blocks_read - before)
+    };
+    let start = |size, bytes: &[u8]| Some(Start { size, bytes: Bytes::copy_from_slice(bytes) });
+    // On the way: a leaf, of the large value two levels of references.
+    let (found, reads) = blocks_read(&|store| store.get_start(Table(0), &[2], 3));
+    assert_eq!((found, reads), (start(100, &[2; 3]), 1));
+    let (found, reads) = blocks_read(&|store| store.get_start(Table(0), &[1], 0));
+    assert_eq!((found, reads), (start(1 << 20, &[]), 0));
+    let (found, reads) = blocks_read(&|store| store.get_start(Table(0), &[1], 8));
+    assert_eq!((found, reads), (start(1 << 20, &[1; 8]), 3));
+    let (found, _) = blocks_read(&|store| store.get_start(Table(0), &[3], 8));
+    assert_eq!(found, None);
 }
 
 #[test]
@@ -426,7 +458,7 @@ fn the_systems_table_has_its_own_door() {
     let all = (Bound::Unbounded, Bound::Unbounded);
     let visit = |key: &[u8], _: &Bytes| {
         rows.push(key.to_vec());
-        ControlFlow::Continue(())
+        Ok(ControlFlow::Continue(()))
     };
     store.table_scan(TABLE_SYSTEM, all.0, all.1, Direction::Backward, visit).unwrap();
     assert_eq!(rows, [b"k"]);

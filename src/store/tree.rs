@@ -33,6 +33,7 @@
 //! **Not here:** attempts and what suspends them (`mod`); how pages come and go (`checkpoint`,
 //! `load`).
 
+use super::Start;
 use super::cache::{Cache, Content, Entry, Slot};
 use super::digest::record_hash;
 use super::page::{self, Page, Value};
@@ -137,6 +138,30 @@ impl Tree {
 
     /// The value under `key`.
     pub(super) fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Miss> {
+        let Some((leaf, at)) = self.find(key)? else { return Ok(None) };
+        self.value(leaf, at).map(Some)
+    }
+
+    /// The first bytes of the value under `key`, at most as many as a block has.
+    pub(super) fn get_start(&self, key: &[u8], size_max: u32) -> Result<Option<Start>, Miss> {
+        let Some((leaf, at)) = self.find(key)? else { return Ok(None) };
+        let start = match leaf.value(at) {
+            Value::Inline(bytes) => {
+                let size = u32::try_from(bytes.len()).expect("less than a page");
+                let bytes = Bytes::copy_from_slice(&bytes[..size.min(size_max) as usize]);
+                Start { size, bytes }
+            }
+            Value::Large { size, .. } if size_max == 0 => Start { size, bytes: Bytes::new() },
+            Value::Large { size, reference, .. } => {
+                let bytes = self.read_value_start(&reference, size, size.min(size_max))?;
+                Start { size, bytes }
+            }
+        };
+        Ok(Some(start))
+    }
+
+    /// The leaf that has `key`, and where in it.
+    fn find(&self, key: &[u8]) -> Result<Option<(&Page, usize)>, Miss> {
         if self.root.height == 0 {
             return Ok(None);
         }
@@ -146,10 +171,7 @@ impl Tree {
             reference = page.child(page.search_child(key));
         }
         let leaf = self.page(&reference, 0)?;
-        match leaf.search(key) {
-            Ok(at) => self.value(leaf, at).map(Some),
-            Err(_) => Ok(None),
-        }
+        Ok(leaf.search(key).ok().map(|at| (leaf, at)))
     }
 
     /// The value of record `at` of a leaf.

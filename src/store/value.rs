@@ -77,7 +77,7 @@ impl Tree {
         for _ in 0..value_levels(size, self.page_size) {
             references = self.value_children_of(&references)?;
         }
-        let mut value = Vec::new();
+        let mut value = Vec::with_capacity(size as usize);
         let mut missed = false;
         for reference in &references {
             match self.cache.find(reference.index, reference.op) {
@@ -94,6 +94,25 @@ impl Tree {
         }
         assert_eq!(value.len(), size as usize);
         Ok(Bytes::from(value))
+    }
+
+    /// The first bytes of that value, at most as many as one block has.
+    pub(super) fn read_value_start(
+        &self,
+        reference: &BlockRef,
+        size: u32,
+        start_size: u32,
+    ) -> Result<Bytes, Miss> {
+        assert!(start_size <= size.min(self.page_size));
+        let mut first = *reference;
+        for _ in 0..value_levels(size, self.page_size) {
+            first = self.value_children_of(&[first])?[0];
+        }
+        let Some(slot) = self.cache.find(first.index, first.op) else {
+            self.want(first);
+            return Err(Miss);
+        };
+        Ok(Bytes::copy_from_slice(&self.cache.entry(slot).body()[..start_size as usize]))
     }
 
     /// Gives up the blocks of a value.

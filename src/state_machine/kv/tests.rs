@@ -336,6 +336,34 @@ fn request_whose_reply_is_too_large_stops_early() {
     assert!(reply.bytes.len() < 70_000);
 }
 
+/// As many as fit, of a value that is a thousand times as long as each of them.
+#[test]
+fn compares_and_deletes_read_no_more_than_they_need() {
+    let mut store = Store::new();
+    let value = vec![5; 100_000];
+    for number in 0..1000_u32 {
+        apply(&mut store, &Request::put(&number.to_le_bytes(), &value)).unwrap();
+    }
+    let keys: Vec<_> = (0..1000_u32).map(u32::to_le_bytes).collect();
+    let compares = |condition: Condition<'static>| -> Vec<Compare<'_>> {
+        keys.iter().map(|key| Compare { key, condition }).collect()
+    };
+    let delete = Operation::Delete { key: &keys[0] };
+    let absent = Operation::Delete { key: b"absent" };
+    for (compares, operations, size_max) in [
+        (compares(Condition::Present), vec![absent; 1000], 8 * 1000),
+        (compares(Condition::Revision(1))[..1].to_vec(), vec![delete], 8 + 8),
+        (compares(Condition::Value(b"short"))[..1].to_vec(), vec![], 8 + 8 + 100_000),
+        (vec![], keys.iter().map(|key| Operation::Delete { key }).collect(), 0),
+    ] {
+        let request = Request::transaction(compares, operations);
+        store.limit_reads(8 + size_max);
+        apply(&mut store, &request).unwrap();
+        assert!(!store.lift_read_limit());
+    }
+    assert_eq!(store.counters().records, 1, "the counter");
+}
+
 #[test]
 fn prefix_end_is_the_first_key_behind() {
     assert_eq!(prefix_end(b""), b"");
