@@ -397,23 +397,71 @@ fn half_a_message_and_silence() {
     });
 }
 
-/// Headers whose checksum is right and whose size is a lie.
+/// A header whose checksum is right, and that lies about what comes behind it.
+struct Lie {
+    operation: Operation,
+    size: u32,
+    /// Bytes that come behind it.
+    sent: u32,
+    /// What the replica says when it closes the connection; nothing if it waits for more.
+    reason: Option<&'static str>,
+}
+
+impl Lie {
+    const fn new(operation: Operation, size: u32, sent: u32, reason: &'static str) -> Self {
+        Self { operation, size, sent, reason: Some(reason) }
+    }
+
+    fn tell(&self, client: u128, stream: &mut TcpStream) {
+        let (session, number) = match self.operation {
+            Operation::Register => (0, 0),
+            Operation::Query => (0, 1 << 63),
+            _ => (1, 1),
+        };
+        let body: &[u8] = if self.operation == Operation::Register { &[] } else { &[1; 64] };
+        let mut header = *request(client, session, number, self.operation, body).header();
+        header.size = self.size;
+        header.checksum_body = 1;
+        header.checksum = header.checksum_computed();
+        let _ = stream.write(&header.encode());
+        let _ = stream.write(&vec![0xff; self.sent as usize]);
+    }
+}
+
+const TOO_SHORT: &str = "impossible size";
+const NO_BODY: &str = "a body where none belongs";
+const WRONG_BODY: &str = "body checksum mismatch";
+const WITHOUT_BODY: &str = "a body checksum without a body";
+const LIES: &[Lie] = &[
+    Lie::new(Operation::Register, 0, 512, TOO_SHORT),
+    Lie::new(Operation::Apply, 127, 512, TOO_SHORT),
+    Lie::new(Operation::Register, 129, 512, NO_BODY),
+    Lie::new(Operation::Register, 256 << 10, 512, NO_BODY),
+    Lie::new(Operation::Apply, 128, 512, WITHOUT_BODY),
+    Lie::new(Operation::Query, 128, 512, WITHOUT_BODY),
+    Lie::new(Operation::Apply, 129, 512, WRONG_BODY),
+    Lie::new(Operation::Query, 129, 512, WRONG_BODY),
+    Lie::new(Operation::Apply, 640, 512, WRONG_BODY),
+    Lie::new(Operation::Query, 16 << 10, 16 << 10, WRONG_BODY),
+    Lie::new(Operation::Apply, (256 << 10) + 1, 512, "impossible size 262145"),
+    Lie::new(Operation::Query, 257 << 10, 512, "impossible size 263168"),
+    Lie::new(Operation::Apply, 1 << 30, 512, "impossible size 1073741824"),
+    Lie::new(Operation::Query, u32::MAX, 512, "impossible size 4294967295"),
+    // The largest that there may be, of which the most never comes.
+    Lie { operation: Operation::Apply, size: 256 << 10, sent: 512, reason: None },
+    Lie { operation: Operation::Query, size: 256 << 10, sent: 512, reason: None },
+];
+
+/// Headers whose checksum is right and whose size is a lie, each refused for its own reason.
 #[test]
 fn headers_with_lying_sizes() {
     let _turn = one_at_a_time();
     let mut cluster = cluster();
     besiege("lying sizes", &mut cluster, 2, 50, |siege, attacker| {
-        let sizes = [0, 1, 127, 129, 257 << 10, 1 << 30, u32::MAX, 256 << 10];
         let mut sent = 0;
         while siege.goes_on() {
             let Some(mut stream) = siege.connect(sent) else { continue };
-            let honest = request(1 + attacker as u128, 0, 0, Operation::Register, &[]);
-            let mut header = *honest.header();
-            header.size = sizes[sent % sizes.len()];
-            header.checksum_body = 1;
-            header.checksum = header.checksum_computed();
-            let _ = stream.write(&header.encode());
-            let _ = stream.write(&[0xff; 512]);
+            LIES[sent % LIES.len()].tell(1 + attacker as u128, &mut stream);
             sent += 1;
             siege.count(1);
             if sent == 500 {
@@ -421,6 +469,24 @@ fn headers_with_lying_sizes() {
             }
         }
     });
+    // One line a second is logged: each lie is told until the line is its own.
+    let siege = Siege::new(&cluster);
+    for (index, lie) in LIES.iter().enumerate() {
+        let Some(reason) = lie.reason else { continue };
+        let replica = index % 3;
+        let before = cluster.log(replica).len();
+        wait_for(&format!("lie {index} is refused: {reason}"), DEADLINE, || {
+            let mut stream = siege.connect(replica)?;
+            lie.tell(1 + index as u128, &mut stream);
+            wait_for("the connection is closed", DEADLINE, || {
+                (!discard(&mut stream)).then_some(())
+            });
+            let log = cluster.log(replica);
+            let mut lines = log[before..].lines();
+            lines.any(|line| line.contains("closing") && line.contains(reason)).then_some(())
+        });
+    }
+    cluster.assert_alive();
 }
 
 /// Valid requests, as fast as they are taken, of sessions that do not exist.
