@@ -20,8 +20,8 @@
 //!
 //! Planted: the stranger knows the incarnations of the replicas.
 //!
-//! **Not here:** a cluster that is not born (nothing is promised of it); sockets, which turn most of
-//! such messages away (`limits`).
+//! **Not here:** a cluster that is not born (nothing is promised of it); sockets, which turn most
+//! of such messages away (`limits`).
 
 use super::Plant;
 use super::cursor::{CLUSTER, Cursor};
