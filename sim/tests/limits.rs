@@ -73,6 +73,9 @@ const HONEST: u32 = 4;
 /// turn receives, and as much again for what the allocator does not give back.
 const MEMORY_KIB_MAX: u64 = 2 * (32 + 8 + 32 + 34 + 14) * 1024;
 
+/// What an attack may make all replicas log in a second, bytes: some lines of each kind.
+const LOG_SIZE_MAX: u64 = 16 << 10;
+
 /// One attack at a time: they are measured.
 fn one_at_a_time() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
@@ -160,6 +163,11 @@ fn rate(load: &Load) -> u64 {
     answers * 1000 / u64::try_from(start.elapsed().as_millis()).expect("seconds")
 }
 
+/// Bytes that these replicas have logged.
+fn logs_size(cluster: &Cluster, replicas: &[usize]) -> u64 {
+    replicas.iter().map(|replica| cluster.log(*replica).len() as u64).sum()
+}
+
 /// What was measured of an attack.
 struct Measured {
     calm: u64,
@@ -212,6 +220,7 @@ fn besiege_once(
     load.wait_acknowledged(20);
     let calm = rate(&load);
     let memory = memory_of(cluster, "VmRSS:");
+    let (begun, logs) = (now(), logs_size(cluster, &running));
     let siege = Siege::new(cluster);
     let under = std::thread::scope(|scope| {
         let _stop = StopAtEnd(&siege);
@@ -239,6 +248,10 @@ fn besiege_once(
     );
     load.finish().no_errors().verify(&cluster.addresses());
     let after = cluster.wait_agreement(&running);
+    let logged = logs_size(cluster, &running) - logs;
+    let seconds = begun.elapsed().as_secs() + 1;
+    println!("limits: {name}: {logged} bytes of logs in {seconds} s");
+    assert!(logged <= seconds * LOG_SIZE_MAX, "{name}: {logged} bytes of logs in {seconds} s");
     for (peak, before) in peaks.iter().zip(&memory) {
         assert!(*peak <= before + MEMORY_KIB_MAX, "{name}: {peak} KiB, {before} KiB before");
     }

@@ -290,8 +290,7 @@ impl Replica {
         let set = match HeaderSet::decode(message) {
             Ok(set) => set,
             Err(reason) => {
-                log::warn!("{self}: on_do_view_change: ignoring ({reason})");
-                return;
+                return self.ignore_undecoded("on_do_view_change", header.replica, &reason);
             }
         };
         let command = header.command;
@@ -591,8 +590,7 @@ impl Replica {
         let set = match HeaderSet::decode(message) {
             Ok(set) => set,
             Err(reason) => {
-                log::warn!("{self}: on_start_view: ignoring ({reason})");
-                return;
+                return self.ignore_undecoded("on_start_view", header.replica, &reason);
             }
         };
         let command = header.command;
