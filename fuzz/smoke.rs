@@ -193,6 +193,7 @@ smoke! {
     kv 5_000 2 kv_bites
     addresses 5_000 60 addresses_bites
     sim 1_000 2 sim_bites
+    hostile 1_000 2 hostile_bites
 }
 
 #[test]

@@ -18,8 +18,10 @@ pub mod addresses;
 pub mod canary;
 pub mod cursor;
 pub mod disk;
+pub mod forgery;
 pub mod framing;
 pub mod header;
+pub mod hostile;
 pub mod journal_recovery;
 pub mod kv;
 pub mod message;
@@ -73,4 +75,5 @@ targets! {
     kv 2048
     addresses 256
     sim 1024
+    hostile 2048
 }

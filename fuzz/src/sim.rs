@@ -31,7 +31,7 @@ use vsr::wire::{
     Author, ClientId, Command, Header, Message, Op, Operation, PrepareId, ReplicaIndex,
 };
 
-const GEOMETRY: Geometry = Geometry {
+pub(super) const GEOMETRY: Geometry = Geometry {
     message_size: 4096,
     journal_slots: 64,
     block_size: 4096,
@@ -84,7 +84,7 @@ fn blank(replica_count: u8) -> Vec<Disk> {
 }
 
 /// The files of a cluster that was born and then lost power.
-fn born(replica_count: u8) -> Vec<Disk> {
+pub(super) fn born(replica_count: u8) -> Vec<Disk> {
     if let Some(disks) = BORN.with_borrow(|born| born.get(&replica_count).cloned()) {
         return disks;
     }
@@ -104,9 +104,9 @@ fn born(replica_count: u8) -> Vec<Disk> {
     disks
 }
 
-struct Node {
-    disk: Disk,
-    replica: Option<Replica>,
+pub(super) struct Node {
+    pub(super) disk: Disk,
+    pub(super) replica: Option<Replica>,
     executed: Op,
     ticks: u64,
     starts: u64,
@@ -119,8 +119,9 @@ struct Mail {
     message: Message,
 }
 
-struct World {
-    nodes: Vec<Node>,
+/// Replicas, their disks, and the mail between them.
+pub(super) struct World {
+    pub(super) nodes: Vec<Node>,
     mail: Vec<Mail>,
     remembered: Vec<Mail>,
     /// Links that lose everything: (from, to).
@@ -131,11 +132,11 @@ struct World {
     acknowledged: Op,
     clients: u128,
     plant: Plant,
-    compared: u32,
+    pub(super) compared: u32,
 }
 
 impl World {
-    fn new(disks: Vec<Disk>, plant: Plant) -> Self {
+    pub(super) fn new(disks: Vec<Disk>, plant: Plant) -> Self {
         let node = |disk: Disk| Node { disk, replica: None, executed: 0, ticks: 0, starts: 0 };
         let mut world = Self {
             nodes: disks.into_iter().map(node).collect(),
@@ -152,7 +153,7 @@ impl World {
         world
     }
 
-    fn count(&self) -> u8 {
+    pub(super) fn count(&self) -> u8 {
         u8::try_from(self.nodes.len()).expect("at most six")
     }
 
@@ -160,7 +161,7 @@ impl World {
         &mut self.nodes[usize::from(index)]
     }
 
-    fn step(&mut self, cursor: &mut Cursor<'_>) {
+    pub(super) fn step(&mut self, cursor: &mut Cursor<'_>) {
         let byte = cursor.u8();
         let choice = usize::from(byte >> 4);
         let index = byte >> 4;
@@ -264,7 +265,7 @@ impl World {
         Now { monotonic, realtime: (1 << 60) + monotonic }
     }
 
-    fn start(&mut self, index: u8) {
+    pub(super) fn start(&mut self, index: u8) {
         let now = self.now(index);
         let node = self.node(index);
         if node.replica.is_some() {
@@ -293,7 +294,7 @@ impl World {
     }
 
     /// Lets one replica handle something, and carries out its effects.
-    fn act(&mut self, index: u8, act: impl FnOnce(&mut Replica, &mut Effects)) {
+    pub(super) fn act(&mut self, index: u8, act: impl FnOnce(&mut Replica, &mut Effects)) {
         let now = self.now(index);
         let Some(replica) = &mut self.node(index).replica else { return };
         let mut effects = Effects::default();
@@ -426,7 +427,7 @@ impl World {
         }
     }
 
-    fn agreed(&self) -> bool {
+    pub(super) fn agreed(&self) -> bool {
         let mut ops = self.nodes.iter().map(|node| {
             let replica = node.replica.as_ref()?;
             let is_level = replica.commit_min() == replica.op();
@@ -436,7 +437,7 @@ impl World {
         first.is_some() && ops.all(|op| op == first)
     }
 
-    fn heal(&mut self) {
+    pub(super) fn heal(&mut self) {
         self.cut.clear();
         (0..self.count()).for_each(|index| self.start(index));
         self.rounds_until("agree", |world| {
@@ -456,7 +457,11 @@ impl World {
         });
     }
 
-    fn rounds_until(&mut self, what: &str, mut condition: impl FnMut(&mut Self) -> bool) {
+    pub(super) fn rounds_until(
+        &mut self,
+        what: &str,
+        mut condition: impl FnMut(&mut Self) -> bool,
+    ) {
         for _ in 0..ROUNDS_MAX {
             if condition(self) {
                 return;

@@ -1,4 +1,4 @@
-//! Rot in a data file, a log that is full, a disk that is full.
+//! Rot in a data file, a log that is full, a disk that is full, writes that fail.
 
 use crate::harness::load::{History, Kv, Load, PATIENCE};
 use crate::harness::raw::Raw;
@@ -253,6 +253,98 @@ impl Drop for Mount {
     fn drop(&mut self) {
         let _ = Process::new("umount").arg("-l").arg(&self.0).status();
     }
+}
+
+/// From this offset on the running replica can write nothing: the kernel refuses, as a disk would.
+/// What it says of it has to have room below.
+fn refuse_writes(cluster: &Cluster, replica: usize, offset: u64) {
+    assert!((cluster.log(replica).len() as u64) < offset / 2, "it talks too much");
+    let mut limit = Process::new("prlimit");
+    limit.arg(format!("--pid={}", cluster.pid(replica))).arg(format!("--fsize={offset}:{offset}"));
+    run(&mut limit).exits(0);
+}
+
+/// Replicas that get an error for a write which is beyond a limit, and not the signal that comes
+/// with it otherwise.
+fn cluster_of_limited() -> Cluster {
+    let geometry = Geometry { journal_slots: 64, ..GEOMETRY };
+    let mut cluster = Cluster::formatted(3, geometry);
+    for launch in &mut cluster.launches {
+        launch.prelude = Some("trap '' XFSZ".to_owned());
+    }
+    cluster.start_all();
+    cluster.wait_available();
+    cluster.wait_all();
+    cluster
+}
+
+/// It ends with its number, and says once and in one line what happened.
+#[track_caller]
+fn assert_ends_by_failed_write(cluster: &mut Cluster, replica: usize) {
+    assert_eq!(cluster.wait_exit(replica), Some(21), "{}", cluster.log(replica));
+    let log = cluster.log(replica);
+    assert!(!log.contains("panicked"), "{log}");
+    let errors: Vec<&str> = log.lines().filter(|line| line.starts_with("error: ")).collect();
+    assert_eq!(errors.len(), 1, "{log}");
+    assert!(errors[0].contains("a write to the data file failed"), "{log}");
+    assert_eq!(log.lines().last(), Some(errors[0]), "it is the last that is said");
+}
+
+/// A backup, and then the primary, cannot write from `offset` on. It ends, the others go on
+/// without it, and once the cause is gone it comes back.
+fn write_fails_under_load(offset: impl Fn(&Layout) -> u64) {
+    let mut cluster = cluster_of_limited();
+    for is_primary in [false, true] {
+        let load =
+            Load::start(cluster.addresses(), &format!("fails-{is_primary}"), 4, Duration::ZERO);
+        load.wait_acknowledged(20);
+        let primary = cluster.wait_available();
+        let victim = if is_primary { primary } else { (primary + 1) % 3 };
+        refuse_writes(&cluster, victim, offset(&Layout::new(cluster.geometry)));
+        assert_ends_by_failed_write(&mut cluster, victim);
+        load.wait_acknowledged(40);
+        cluster.assert_alive();
+        // The limit was that of the process.
+        fs::remove_file(cluster.folder.path(&format!("replica-{victim}.log"))).expect("its log");
+        cluster.start(victim);
+        cluster.wait_all_normal();
+        load.finish().no_errors().verify(&cluster.addresses());
+        cluster.wait_all();
+    }
+    cluster.assert_alive();
+}
+
+#[test]
+fn replica_that_cannot_write_its_log_ends_and_comes_back() {
+    write_fails_under_load(|layout| layout.headers_offset(0));
+}
+
+#[test]
+fn replica_that_cannot_write_its_grid_ends_and_comes_back() {
+    write_fails_under_load(Layout::grid_offset);
+}
+
+/// Nothing is written but the superblock of a view change: one copy of four.
+#[test]
+fn replica_that_cannot_write_its_superblock_ends_and_comes_back() {
+    let mut cluster = cluster_of_limited();
+    let load = Load::start(cluster.addresses(), "superblock", 2, Duration::ZERO);
+    load.wait_acknowledged(20);
+    let history = load.finish().no_errors();
+    let status = cluster.wait_all();
+    let primary = status.primary.expect("available");
+    let victim = (primary + 1) % 3;
+    let superblock_size = Layout::new(cluster.geometry).headers_offset(0);
+    refuse_writes(&cluster, victim, superblock_size / 4);
+    cluster.kill(primary);
+    assert_ends_by_failed_write(&mut cluster, victim);
+    cluster.start(primary);
+    cluster.wait_available();
+    history.verify(&cluster.addresses());
+    cluster.start(victim);
+    assert!(cluster.wait_all().view > status.view);
+    history.verify(&cluster.addresses());
+    cluster.assert_alive();
 }
 
 #[test]

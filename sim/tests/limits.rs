@@ -19,11 +19,21 @@
 //! **Not here:** who knows the secrets of the cluster: there is no authentication, and whoever can
 //! read the traffic between replicas can forge it (`docs/reliability.md`).
 
+/// Bytes as the choices of whoever makes messages of them.
+#[path = "../../fuzz/src/cursor.rs"]
+pub mod cursor;
+/// Messages of strangers.
+#[path = "../../fuzz/src/forgery.rs"]
+pub mod forgery;
 #[expect(dead_code, reason = "shared with tests that need other parts of it")]
 mod harness;
 #[path = "chaos/proxy.rs"]
 #[expect(dead_code, reason = "shared with tests that need other parts of it")]
 mod proxy;
+#[path = "limits/queries.rs"]
+mod queries;
+#[path = "limits/strangers.rs"]
+mod strangers;
 
 use harness::load::{Kv, Load, PATIENCE};
 use harness::{Cluster, DEADLINE, now, pass, run, wait_for};
@@ -42,8 +52,7 @@ use vsr::state_machine::kv::Request as KvRequest;
 use vsr::stdx::Prng;
 use vsr::storage::Geometry;
 use vsr::wire::{
-    Author, ClientId, ClusterId, Command, Commit, Header, Message, Operation, Ping, PingClient,
-    ReplicaIndex, RequestPrepare, StartViewChange, View,
+    Author, ClientId, ClusterId, Header, Message, Operation, PingClient, ReplicaIndex, View,
 };
 
 /// Bodies of half a message are worth an attack.
@@ -63,6 +72,9 @@ const HONEST: u32 = 4;
 /// it for those of unknown peers, 32 MiB of queues, 8 KiB for each of 4352 connections, what one
 /// turn receives, and as much again for what the allocator does not give back.
 const MEMORY_KIB_MAX: u64 = 2 * (32 + 8 + 32 + 34 + 14) * 1024;
+
+/// What an attack may make all replicas log in a second, bytes: some lines of each kind.
+const LOG_SIZE_MAX: u64 = 16 << 10;
 
 /// One attack at a time: they are measured.
 fn one_at_a_time() -> MutexGuard<'static, ()> {
@@ -151,6 +163,11 @@ fn rate(load: &Load) -> u64 {
     answers * 1000 / u64::try_from(start.elapsed().as_millis()).expect("seconds")
 }
 
+/// Bytes that these replicas have logged.
+fn logs_size(cluster: &Cluster, replicas: &[usize]) -> u64 {
+    replicas.iter().map(|replica| cluster.log(*replica).len() as u64).sum()
+}
+
 /// What was measured of an attack.
 struct Measured {
     calm: u64,
@@ -186,18 +203,24 @@ fn besiege(
     panic!("{name}: share kept: {share_is_kept}, view kept: {view_is_kept}");
 }
 
-/// Attacks once. Whatever was measured, nothing is lost, memory is bounded, and all come back.
+/// Attacks those that run once. Whatever was measured, nothing is lost, memory is bounded, and all
+/// of them come back.
 fn besiege_once(
     name: &str,
     cluster: &mut Cluster,
     attackers: usize,
     attack: &(impl Fn(&Siege, usize) + Sync),
 ) -> Measured {
-    let before = cluster.wait_all();
+    let running: Vec<usize> = (0..3).filter(|it| cluster.runs(*it)).collect();
+    let memory_of = |cluster: &Cluster, name: &str| -> Vec<u64> {
+        running.iter().map(|it| memory_kib(cluster.pid(*it), name)).collect()
+    };
+    let before = cluster.wait_agreement(&running);
     let load = Load::start(cluster.addresses(), name, HONEST, Duration::ZERO);
     load.wait_acknowledged(20);
     let calm = rate(&load);
-    let memory: Vec<u64> = (0..3).map(|it| memory_kib(cluster.pid(it), "VmRSS:")).collect();
+    let memory = memory_of(cluster, "VmRSS:");
+    let (begun, logs) = (now(), logs_size(cluster, &running));
     let siege = Siege::new(cluster);
     let under = std::thread::scope(|scope| {
         let _stop = StopAtEnd(&siege);
@@ -217,18 +240,22 @@ fn besiege_once(
     });
     load.wait_acknowledged(5);
     let count = siege.count.load(Ordering::Relaxed);
-    let peaks: Vec<u64> = (0..3).map(|it| memory_kib(cluster.pid(it), "VmHWM:")).collect();
+    let peaks = memory_of(cluster, "VmHWM:");
     println!(
         "limits: {name}: {count} times; honest clients: {calm}/s before, {under}/s under it \
          ({}‰); memory, KiB: {memory:?} before, peak {peaks:?}, bound +{MEMORY_KIB_MAX}",
         under * 1000 / calm.max(1)
     );
     load.finish().no_errors().verify(&cluster.addresses());
-    let after = cluster.wait_all();
+    let after = cluster.wait_agreement(&running);
+    let logged = logs_size(cluster, &running) - logs;
+    let seconds = begun.elapsed().as_secs() + 1;
+    println!("limits: {name}: {logged} bytes of logs in {seconds} s");
+    assert!(logged <= seconds * LOG_SIZE_MAX, "{name}: {logged} bytes of logs in {seconds} s");
     for (peak, before) in peaks.iter().zip(&memory) {
         assert!(*peak <= before + MEMORY_KIB_MAX, "{name}: {peak} KiB, {before} KiB before");
     }
-    for replica in 0..3 {
+    for &replica in &running {
         assert!(!cluster.log(replica).contains("panicked"), "replica {replica} panicked");
     }
     cluster.assert_alive();
@@ -383,23 +410,71 @@ fn half_a_message_and_silence() {
     });
 }
 
-/// Headers whose checksum is right and whose size is a lie.
+/// A header whose checksum is right, and that lies about what comes behind it.
+struct Lie {
+    operation: Operation,
+    size: u32,
+    /// Bytes that come behind it.
+    sent: u32,
+    /// What the replica says when it closes the connection; nothing if it waits for more.
+    reason: Option<&'static str>,
+}
+
+impl Lie {
+    const fn new(operation: Operation, size: u32, sent: u32, reason: &'static str) -> Self {
+        Self { operation, size, sent, reason: Some(reason) }
+    }
+
+    fn tell(&self, client: u128, stream: &mut TcpStream) {
+        let (session, number) = match self.operation {
+            Operation::Register => (0, 0),
+            Operation::Query => (0, 1 << 63),
+            _ => (1, 1),
+        };
+        let body: &[u8] = if self.operation == Operation::Register { &[] } else { &[1; 64] };
+        let mut header = *request(client, session, number, self.operation, body).header();
+        header.size = self.size;
+        header.checksum_body = 1;
+        header.checksum = header.checksum_computed();
+        let _ = stream.write(&header.encode());
+        let _ = stream.write(&vec![0xff; self.sent as usize]);
+    }
+}
+
+const TOO_SHORT: &str = "impossible size";
+const NO_BODY: &str = "a body where none belongs";
+const WRONG_BODY: &str = "body checksum mismatch";
+const WITHOUT_BODY: &str = "a body checksum without a body";
+const LIES: &[Lie] = &[
+    Lie::new(Operation::Register, 0, 512, TOO_SHORT),
+    Lie::new(Operation::Apply, 127, 512, TOO_SHORT),
+    Lie::new(Operation::Register, 129, 512, NO_BODY),
+    Lie::new(Operation::Register, 256 << 10, 512, NO_BODY),
+    Lie::new(Operation::Apply, 128, 512, WITHOUT_BODY),
+    Lie::new(Operation::Query, 128, 512, WITHOUT_BODY),
+    Lie::new(Operation::Apply, 129, 512, WRONG_BODY),
+    Lie::new(Operation::Query, 129, 512, WRONG_BODY),
+    Lie::new(Operation::Apply, 640, 512, WRONG_BODY),
+    Lie::new(Operation::Query, 16 << 10, 16 << 10, WRONG_BODY),
+    Lie::new(Operation::Apply, (256 << 10) + 1, 512, "impossible size 262145"),
+    Lie::new(Operation::Query, 257 << 10, 512, "impossible size 263168"),
+    Lie::new(Operation::Apply, 1 << 30, 512, "impossible size 1073741824"),
+    Lie::new(Operation::Query, u32::MAX, 512, "impossible size 4294967295"),
+    // The largest that there may be, of which the most never comes.
+    Lie { operation: Operation::Apply, size: 256 << 10, sent: 512, reason: None },
+    Lie { operation: Operation::Query, size: 256 << 10, sent: 512, reason: None },
+];
+
+/// Headers whose checksum is right and whose size is a lie, each refused for its own reason.
 #[test]
 fn headers_with_lying_sizes() {
     let _turn = one_at_a_time();
     let mut cluster = cluster();
     besiege("lying sizes", &mut cluster, 2, 50, |siege, attacker| {
-        let sizes = [0, 1, 127, 129, 257 << 10, 1 << 30, u32::MAX, 256 << 10];
         let mut sent = 0;
         while siege.goes_on() {
             let Some(mut stream) = siege.connect(sent) else { continue };
-            let honest = request(1 + attacker as u128, 0, 0, Operation::Register, &[]);
-            let mut header = *honest.header();
-            header.size = sizes[sent % sizes.len()];
-            header.checksum_body = 1;
-            header.checksum = header.checksum_computed();
-            let _ = stream.write(&header.encode());
-            let _ = stream.write(&[0xff; 512]);
+            LIES[sent % LIES.len()].tell(1 + attacker as u128, &mut stream);
             sent += 1;
             siege.count(1);
             if sent == 500 {
@@ -407,6 +482,24 @@ fn headers_with_lying_sizes() {
             }
         }
     });
+    // One line a second is logged: each lie is told until the line is its own.
+    let siege = Siege::new(&cluster);
+    for (index, lie) in LIES.iter().enumerate() {
+        let Some(reason) = lie.reason else { continue };
+        let replica = index % 3;
+        let before = cluster.log(replica).len();
+        wait_for(&format!("lie {index} is refused: {reason}"), DEADLINE, || {
+            let mut stream = siege.connect(replica)?;
+            lie.tell(1 + index as u128, &mut stream);
+            wait_for("the connection is closed", DEADLINE, || {
+                (!discard(&mut stream)).then_some(())
+            });
+            let log = cluster.log(replica);
+            let mut lines = log[before..].lines();
+            lines.any(|line| line.contains("closing") && line.contains(reason)).then_some(())
+        });
+    }
+    cluster.assert_alive();
 }
 
 /// Valid requests, as fast as they are taken, of sessions that do not exist.
@@ -531,92 +624,4 @@ fn old_traffic_of_replicas_replayed_and_reordered() {
             }
         }
     });
-}
-
-/// Messages that say to be of another replica, of the receiver itself, and of none.
-#[test]
-fn messages_that_claim_to_be_of_replicas() {
-    let _turn = one_at_a_time();
-    let mut cluster = cluster();
-    besiege("claims", &mut cluster, 2, 50, |siege, attacker| {
-        let mut prng = Prng::from_seed(10 + attacker as u64);
-        let (mut sent, mut said) = (0, false);
-        while siege.goes_on() {
-            let to = prng.index(3);
-            let Some(mut stream) = siege.connect(to) else { continue };
-            let replica = u8::try_from(prng.below(5)).expect("less than 5");
-            let author =
-                author(replica, u32::try_from(prng.below(9)).expect("small"), prng.next_u64());
-            for _ in 0..1 + prng.below(4) {
-                let command: Command = match prng.below(5) {
-                    0 => Ping { replica_count: 3, ..Ping::default() }.into(),
-                    1 => StartViewChange {}.into(),
-                    2 => Commit { round: prng.next_u64(), ..Commit::default() }.into(),
-                    3 => RequestPrepare::default().into(),
-                    _ => vsr::wire::RequestStartView::default().into(),
-                };
-                let Some(message) = valid(&author, command) else { continue };
-                sent += 1;
-                siege.count(1);
-                if offer(&mut stream, message.as_bytes()).is_none() || !discard(&mut stream) {
-                    break;
-                }
-            }
-            if sent > 1000 && !std::mem::replace(&mut said, true) {
-                siege.in_force.fetch_add(1, Ordering::Relaxed);
-            }
-        }
-    });
-}
-
-/// The message, if its fields make one.
-fn valid(author: &Author, command: Command) -> Option<Message> {
-    let header = Header::seal(author, command, &[]);
-    header.invalid().is_none().then(|| Message::new(author, command, &[]))
-}
-
-/// The place of a replica that is down is not lost to a stranger.
-#[test]
-fn replica_whose_place_a_stranger_took_comes_back() {
-    let _turn = one_at_a_time();
-    let mut cluster = cluster();
-    let view = cluster.status().view;
-    let backup = 2;
-    assert_ne!(cluster.status().primary, Some(backup));
-    cluster.kill(backup);
-    let siege = Siege::new(&cluster);
-    std::thread::scope(|scope| {
-        let _stop = StopAtEnd(&siege);
-        scope.spawn(|| {
-            let ping = Ping { replica_count: 3, ..Ping::default() };
-            let ping = Message::new(&author(2, 0, 4711), ping, &[]);
-            let mut streams: [Option<TcpStream>; 2] = [None, None];
-            while siege.goes_on() {
-                for (replica, stream) in streams.iter_mut().enumerate() {
-                    if stream.is_none() {
-                        *stream = siege.connect(replica);
-                    }
-                    let alive = stream.as_mut().is_some_and(|stream| {
-                        offer(stream, ping.as_bytes()).is_some() && discard(stream)
-                    });
-                    if !alive {
-                        *stream = None;
-                    }
-                    siege.count(1);
-                }
-                pass(Duration::from_millis(20));
-            }
-        });
-        wait_for("the stranger has spoken", DEADLINE, || {
-            (siege.count.load(Ordering::Relaxed) > 20).then_some(())
-        });
-        cluster.start(backup);
-        cluster.wait_all();
-        // It stays.
-        let load = Load::start(cluster.addresses(), "stranger", 2, Duration::from_millis(5));
-        load.wait_acknowledged(100);
-        load.finish().no_errors().verify(&cluster.addresses());
-        assert_eq!(cluster.wait_all().view, view);
-    });
-    cluster.assert_alive();
 }

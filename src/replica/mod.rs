@@ -90,8 +90,8 @@ use crate::constants::{REPLICAS_MAX, TICK_NS};
 use crate::stdx::{Prng, defect};
 use crate::storage::{Geometry, Journal, ReadResult, Superblock, SuperblockState, Token};
 use crate::wire::{
-    Author, ClientId, ClusterId, Command, HeaderSet, IncarnationTable, Message, Op, Ping, Pong,
-    PrepareId, Recover, ReplicaIndex, View,
+    Author, ClientId, ClusterId, Command, HeaderSet, IncarnationTable, Invalid, Message, Op, Ping,
+    Pong, PrepareId, Recover, ReplicaIndex, View,
 };
 use checkpoint::Checkpoints;
 use clock::ClusterClock;
@@ -99,6 +99,9 @@ use fault_detector::FaultDetector;
 use queries::Queries;
 use std::collections::{BTreeMap, VecDeque};
 use timeout::Timeout;
+
+/// Ticks between two lines of the log about messages in the name of one replica.
+const COMPLAIN_TICKS: u64 = 100;
 
 /// What a replica is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -268,6 +271,9 @@ pub struct Replica {
     heard_at: [u64; REPLICAS_MAX as usize],
     /// Bit r: replica r speaks of another geometry and is not listened to.
     foreign: u8,
+    /// By replica: the tick from which what is wrong with its messages may be logged again. Who
+    /// says to be it may be anybody, and send as many as he likes.
+    complain_at: [u64; REPLICAS_MAX as usize],
 
     /// Ops asked for, and the tick from which they may be asked for again.
     prepares_wanted: BTreeMap<Op, u64>,
@@ -806,7 +812,7 @@ impl Replica {
     fn on_ping(&mut self, header: &crate::wire::Header<Ping>, effects: &mut Effects) {
         let from = header.replica;
         if let Some(difference) = self.foreign_geometry(&header.command) {
-            if self.foreign >> from.0 & 1 == 0 {
+            if self.foreign >> from.0 & 1 == 0 && self.may_complain_of(from) {
                 log::error!(
                     "{self}: replica {from} was formatted differently and is not listened to: \
                      {difference}; format its data file with the same flags as the others"
@@ -860,6 +866,24 @@ impl Replica {
 
     fn ignore(&self, function: &str, reason: &str) {
         log::debug!("{self}: {function}: ignoring ({reason})");
+    }
+
+    /// Whether a line may be logged of what `replica` sends that none would: one in a second.
+    fn may_complain_of(&mut self, replica: ReplicaIndex) -> bool {
+        assert!(replica.0 < self.replica_count);
+        let at = &mut self.complain_at[replica.index()];
+        if self.tick < *at {
+            return false;
+        }
+        *at = self.tick + COMPLAIN_TICKS;
+        true
+    }
+
+    /// A message of `replica` that does not decode.
+    fn ignore_undecoded(&mut self, function: &str, replica: ReplicaIndex, reason: &Invalid) {
+        if self.may_complain_of(replica) {
+            log::warn!("{self}: {function}: ignoring ({reason})");
+        }
     }
 
     /// Whatever may have become possible: execute, repair, finish a view change.

@@ -86,6 +86,7 @@ impl Replica {
             heard: Default::default(),
             heard_at: Default::default(),
             foreign: 0,
+            complain_at: Default::default(),
             prepares_wanted: BTreeMap::new(),
             repair_rounds: 0,
             pings: 0,

@@ -122,8 +122,7 @@ impl Replica {
         let headers = match decode_headers(message) {
             Ok(headers) => headers,
             Err(reason) => {
-                log::warn!("{self}: on_headers: ignoring ({reason})");
-                return;
+                return self.ignore_undecoded("on_headers", message.header().replica, &reason);
             }
         };
         if !self.is_born() {

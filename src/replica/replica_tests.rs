@@ -780,6 +780,19 @@ fn geometry_that_differs_is_not_listened_to() {
     assert_eq!(bench.replica.op(), 3);
 }
 
+#[test]
+fn one_line_a_second_complains_of_a_replica() {
+    let mut bench = Bench::with_log(2, &log_of(&[0]), 0, 2);
+    let from = ReplicaIndex(0);
+    assert!(bench.replica.may_complain_of(from));
+    assert!(!bench.replica.may_complain_of(from));
+    assert!(bench.replica.may_complain_of(ReplicaIndex(1)), "each has its own");
+    bench.ticks(COMPLAIN_TICKS - 1);
+    assert!(!bench.replica.may_complain_of(from));
+    bench.ticks(1);
+    assert!(bench.replica.may_complain_of(from));
+}
+
 // ---- anything at any time
 
 /// What a peer that keeps to the protocol may have sent at some time: old, repeated, out of order,

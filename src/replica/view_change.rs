@@ -291,8 +291,7 @@ impl Replica {
         let set = match HeaderSet::decode(message) {
             Ok(set) => set,
             Err(reason) => {
-                log::warn!("{self}: on_do_view_change: ignoring ({reason})");
-                return;
+                return self.ignore_undecoded("on_do_view_change", header.replica, &reason);
             }
         };
         let command = header.command;
@@ -592,8 +591,7 @@ impl Replica {
         let set = match HeaderSet::decode(message) {
             Ok(set) => set,
             Err(reason) => {
-                log::warn!("{self}: on_start_view: ignoring ({reason})");
-                return;
+                return self.ignore_undecoded("on_start_view", header.replica, &reason);
             }
         };
         let command = header.command;

@@ -168,7 +168,19 @@ impl Finished {
 
 /// The binary under test, without the caller's environment for it.
 pub(crate) fn vsr() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_vsr"));
+    on_its_own(Command::new(env!("CARGO_BIN_EXE_vsr")))
+}
+
+/// The binary under test in a process in which a shell did `prelude` first: the signals that it
+/// ignores stay ignored.
+fn vsr_after(prelude: &str) -> Command {
+    let mut command = on_its_own(Command::new("sh"));
+    command.arg("-c").arg(format!("{prelude}; exec \"$0\" \"$@\""));
+    command.arg(env!("CARGO_BIN_EXE_vsr"));
+    command
+}
+
+fn on_its_own(mut command: Command) -> Command {
     command.env_remove("VSR_ADDRESSES").env_remove("RUST_LOG").env("RUST_BACKTRACE", "1");
     command.stdin(Stdio::null());
     command
@@ -304,6 +316,8 @@ pub(crate) struct Launch {
     pub(crate) environment: Vec<(String, String)>,
     /// More arguments of `vsr start`.
     pub(crate) arguments: Vec<String>,
+    /// What a shell does in its process before it becomes a replica.
+    pub(crate) prelude: Option<String>,
 }
 
 /// Enough for every load here, and formatted in a moment: 64 MiB for each replica.
@@ -366,7 +380,7 @@ impl Cluster {
     pub(crate) fn start_command(&self, replica: usize) -> Command {
         let launch = &self.launches[replica];
         let addresses = launch.addresses.clone().unwrap_or_else(|| self.addresses());
-        let mut command = vsr();
+        let mut command = launch.prelude.as_deref().map_or_else(vsr, vsr_after);
         command
             .arg("start")
             .arg(format!("--replica={replica}"))

@@ -38,9 +38,14 @@ impl Raw {
     /// Connects to a replica that listens.
     #[track_caller]
     pub(crate) fn connect(address: SocketAddr, client: u128) -> Self {
-        let stream = TcpStream::connect_timeout(&address, DEADLINE).expect("a replica listens");
-        stream.set_nodelay(true).expect("a socket option");
-        Self { stream, client: ClientId(client), view: View(0) }
+        Self::try_connect(address, client).expect("a replica listens")
+    }
+
+    /// The same, or `None` if the replica does not listen, or takes nobody.
+    pub(crate) fn try_connect(address: SocketAddr, client: u128) -> Option<Self> {
+        let stream = TcpStream::connect_timeout(&address, DEADLINE).ok()?;
+        stream.set_nodelay(true).ok()?;
+        Some(Self { stream, client: ClientId(client), view: View(0) })
     }
 
     /// A request of this client.
