@@ -33,7 +33,7 @@ Exit status:
   2      usage
   3      unavailable: nothing was done
   4      outcome unknown: it may have been done, or may still be
-  5      inspect: the data file is damaged
+  5      inspect: the data file is damaged, or differs from another
   10-26  a replica cannot go on; docs/operating.md says why and what to do
   126-129  sim: vacuous, crash, liveness, correctness; docs/simulator.md says more
 
@@ -274,7 +274,13 @@ enum RawInspect {
         all: bool,
     },
     /// The newest checkpoint: its root, its tables, the use of the grid
-    Checkpoint(RawInspected),
+    Checkpoint {
+        #[command(flatten)]
+        inspected: RawInspected,
+        /// Tell where it differs from that of another replica's file; exit status 5 if it does
+        #[arg(long, value_name = "OTHER_PATH")]
+        against: Option<PathBuf>,
+    },
     /// One op of the log with all its requests; exit status 1 if it is not held
     Op {
         /// Which
@@ -404,6 +410,8 @@ pub(crate) struct Benchmark {
 pub(crate) struct Inspect {
     pub(crate) part: Part,
     pub(crate) path: PathBuf,
+    /// Of a checkpoint: the file to compare with.
+    pub(crate) against: Option<PathBuf>,
     pub(crate) json: bool,
 }
 
@@ -592,14 +600,18 @@ impl RawBenchmark {
 
 impl RawInspect {
     fn valid(self) -> Inspect {
+        let mut other = None;
         let (part, RawInspected { path, json }) = match self {
             Self::Superblock(inspected) => (Part::Superblock, inspected),
             Self::Journal { inspected, all } => (Part::Journal { all }, inspected),
-            Self::Checkpoint(inspected) => (Part::Checkpoint, inspected),
+            Self::Checkpoint { inspected, against } => {
+                other = against;
+                (Part::Checkpoint, inspected)
+            }
             Self::Op { op, inspected } => (Part::Op(op), inspected),
             Self::Integrity(inspected) => (Part::Integrity, inspected),
         };
-        Inspect { part, path, json }
+        Inspect { part, path, against: other, json }
     }
 }
 

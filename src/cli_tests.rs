@@ -284,10 +284,19 @@ fn inspect_with_every_part() {
     for (line, part) in parts {
         for json in [false, true] {
             let line = format!("inspect {line}{}", if json { " --json" } else { "" });
-            let expected = Inspect { part, path: PathBuf::from("x"), json };
+            let expected = Inspect { part, path: PathBuf::from("x"), against: None, json };
             assert_eq!(parse(&line), Ok(Command::Inspect(expected)), "{line}");
         }
     }
+    let against = Some(PathBuf::from("y"));
+    let path = PathBuf::from("x");
+    let expected = Inspect { part: Part::Checkpoint, path, against, json: false };
+    for line in ["inspect checkpoint x --against y", "inspect checkpoint --against=y x"] {
+        assert_eq!(parse(line), Ok(Command::Inspect(expected.clone())), "{line}");
+    }
+    refused("inspect checkpoint x --against");
+    refused("inspect checkpoint --against y");
+    refused("inspect integrity x --against y");
     refused("inspect op x");
     refused("inspect superblock");
     refused("inspect superblock --all x");

@@ -656,8 +656,9 @@ impl Replica {
             FatalKind::CheckpointDiverged,
             format!(
                 "replica {replica}: the checkpoint of op {op} is {own:032x} here, and {other:032x} \
-                 on {count} of the {replica_count} replicas: {judgement}; keep the data file for a \
-                 look (`vsr inspect integrity`), and {remedy}"
+                 on {count} of the {replica_count} replicas: {judgement}; keep the data file \
+                 (`vsr inspect checkpoint FILE --against OTHER_FILE` with that of another replica \
+                 tells which block differs), and {remedy}"
             ),
         )
     }

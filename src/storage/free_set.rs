@@ -279,8 +279,7 @@ impl FreeSet {
         self.page_children(address, body, beneath)?;
         let (level, position) = address;
         if level == 0 {
-            let codes = body.iter().flat_map(|byte| (0..4).map(move |at| byte >> (2 * at) & 3));
-            let free_count = codes.map(|code| u32::from(code == CODE_FREE)).sum();
+            let free_count = chunk_codes(body).map(|code| u32::from(code == CODE_FREE)).sum();
             while self.chunks.len() <= position as usize {
                 self.chunks.push(Chunk::new(self.page_size));
             }
@@ -359,6 +358,14 @@ impl FreeSet {
     /// How many indexes are not free.
     pub fn used_count(&self) -> u32 {
         self.used_count
+    }
+
+    /// The first of the places that the chunk at place `index` of the grid speaks of; `None` if
+    /// that is no chunk of this set.
+    pub fn chunk_start(&self, index: u32) -> Option<u32> {
+        let is_it = |reference: &BlockRef| !reference.is_none() && reference.index == index;
+        let position = self.references[0].iter().position(is_it)?;
+        Some(u32::try_from(position).expect("indexes are 32 bits") * self.indexes_per_chunk())
     }
 
     /// Whether `index` is free.
@@ -497,6 +504,12 @@ impl Chunk {
         let codes = Arc::new(vec![0; page_size as usize]);
         Self { codes, free_count: page_size * INDEXES_PER_BYTE, changes_count: 0 }
     }
+}
+
+/// What the body of a chunk says of each of its places, in order: 0 free, 1 used, 3 released
+/// before.
+pub fn chunk_codes(body: &[u8]) -> impl Iterator<Item = u8> + '_ {
+    body.iter().flat_map(|byte| (0..INDEXES_PER_BYTE).map(move |at| byte >> (2 * at) & 3))
 }
 
 fn code_at(codes: &[u8], at: u32) -> u8 {

@@ -21,7 +21,7 @@
 //! The parts: `page` (the bytes of a node), `tree` (the algorithms), `value` (large values),
 //! `cache`, `sealed` (checksums of what is written late), `checkpoint` (freeze, write-behind),
 //! `grid` (what is in flight), `load` and `walk` (a checkpoint from the disk and from peers),
-//! `scrub`.
+//! `scrub`, and for those who look at a file: `survey`, `difference`, `tree_difference`.
 //!
 //! **Invariants:** the content of the tree is a function of the committed writes alone, and its
 //! blocks of those and of where the checkpoints are; between two attempts the overlay is empty and
@@ -33,6 +33,7 @@
 mod bounds;
 mod cache;
 mod checkpoint;
+pub mod difference;
 mod digest;
 mod grid;
 mod known;
@@ -49,6 +50,7 @@ mod sync_tests;
 #[cfg(test)]
 mod test_node;
 mod tree;
+pub mod tree_difference;
 mod value;
 mod walk;
 

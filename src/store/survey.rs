@@ -20,7 +20,8 @@
 //! **Invariants:** nothing is written; any bytes are a survey; memory is bounded by the depth of
 //! the tree, the largest value, and some bits for each block.
 //!
-//! **Not here:** whether a fault matters, and who would repair it.
+//! **Not here:** whether a fault matters, and who would repair it; where two checkpoints differ
+//! (`difference`).
 
 use super::checkpoint::CheckpointRoot;
 use super::digest::{record_hash, record_hash_of};
@@ -42,6 +43,17 @@ pub struct Fault {
     pub kind: BlockKind,
     /// What is wrong.
     pub what: &'static str,
+}
+
+/// A block that a survey comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Visit {
+    /// As what refers to it calls it, whether or not that is what lies there.
+    pub reference: BlockRef,
+    /// What it should hold.
+    pub kind: BlockKind,
+    /// The place of what refers to it; `None` of the root of the checkpoint.
+    pub parent: Option<u32>,
 }
 
 /// What a root block says.
@@ -91,13 +103,13 @@ pub enum Disagreement {
 
 /// Bits, as many as there are blocks.
 #[derive(Debug, Default)]
-struct Bits {
+pub(super) struct Bits {
     words: Vec<u64>,
 }
 
 impl Bits {
     /// Whether it was there already.
-    fn insert(&mut self, index: u32) -> bool {
+    pub(super) fn insert(&mut self, index: u32) -> bool {
         let (word, bit) = ((index / 64) as usize, 1 << (index % 64));
         if self.words.len() <= word {
             self.words.resize(word + 1, 0);
@@ -107,7 +119,7 @@ impl Bits {
         before
     }
 
-    fn contains(&self, index: u32) -> bool {
+    pub(super) fn contains(&self, index: u32) -> bool {
         let word = self.words.get((index / 64) as usize).copied().unwrap_or(0);
         word >> (index % 64) & 1 == 1
     }
@@ -121,6 +133,7 @@ impl Bits {
 struct Item {
     reference: BlockRef,
     role: Role,
+    parent: Option<u32>,
     /// Of a node: the keys that belong beneath it.
     range: Range,
     /// Of the first block of a large value: its size and hash.
@@ -129,14 +142,45 @@ struct Item {
 
 /// From a key on, and below another.
 #[derive(Debug, Clone, Default)]
-struct Range {
-    start: Vec<u8>,
-    end: Option<Vec<u8>>,
+pub(super) struct Range {
+    pub(super) start: Vec<u8>,
+    /// None: up to the last key there is.
+    pub(super) end: Option<Vec<u8>>,
 }
 
 impl Range {
     fn contains(&self, key: &[u8]) -> bool {
         key >= self.start.as_slice() && self.end.as_deref().is_none_or(|end| key < end)
+    }
+
+    /// The children of an inner node that has the keys of this range, in their order, each with the
+    /// range that is its own.
+    ///
+    /// # Errors
+    /// Why it is no node of this range.
+    pub(super) fn children(&self, page: &Page) -> Result<Vec<(BlockRef, Self)>, &'static str> {
+        let count = page.count();
+        if !(1..count).all(|at| self.contains(page.key(at))) {
+            return Err("a node with keys of another range than its parent gives it");
+        }
+        let child = |at: usize| {
+            let start = if at == 0 { self.start.clone() } else { page.key(at).to_vec() };
+            let end =
+                if at + 1 == count { self.end.clone() } else { Some(page.key(at + 1).to_vec()) };
+            (page.child(at), Self { start, end })
+        };
+        Ok((0..count).map(child).collect())
+    }
+
+    /// Whether a leaf may have this range.
+    ///
+    /// # Errors
+    /// Why not.
+    pub(super) fn check_leaf(&self, page: &Page) -> Result<(), &'static str> {
+        if !(0..page.count()).all(|at| self.contains(page.key(at))) {
+            return Err("a leaf with keys of another range than its parent gives it");
+        }
+        if page.key(0).is_empty() { Err("a leaf with a key of no table") } else { Ok(()) }
     }
 }
 
@@ -195,8 +239,13 @@ impl<'a> CheckpointSurvey<'a> {
         assert!(!checkpoint.is_none());
         let grid_offset = Layout::new(geometry).grid_offset();
         let blocks = file_size.saturating_sub(grid_offset) / u64::from(geometry.block_size);
-        let root =
-            Item { reference: checkpoint, role: Role::Root, range: Range::default(), value: None };
+        let root = Item {
+            reference: checkpoint,
+            role: Role::Root,
+            parent: None,
+            range: Range::default(),
+            value: None,
+        };
         Self {
             cluster,
             geometry,
@@ -291,6 +340,12 @@ impl<'a> CheckpointSurvey<'a> {
                 }
             }
         }
+    }
+
+    /// The block whose read is in flight.
+    pub fn visit(&self) -> Option<Visit> {
+        let Item { reference, role, parent, .. } = self.in_flight.as_ref()?;
+        Some(Visit { reference: *reference, kind: role.kind(), parent: *parent })
     }
 
     /// The root of the checkpoint.
@@ -415,7 +470,7 @@ impl<'a> CheckpointSurvey<'a> {
 
     fn look_into(&mut self, item: &Item, block: &StoredBlock) -> Result<(), &'static str> {
         match item.role {
-            Role::Root => self.look_into_root(block),
+            Role::Root => self.look_into_root(item, block),
             Role::FreeSet(address) => {
                 let mut beneath = Vec::new();
                 if address.0 == 0 && self.is_beyond_end(address.1) {
@@ -427,7 +482,7 @@ impl<'a> CheckpointSurvey<'a> {
                 let reference = &item.reference;
                 self.free_set.load_page(address, reference, block.body(), &mut beneath)?;
                 for (address, reference) in beneath.into_iter().rev() {
-                    self.push(reference, Role::FreeSet(address), Range::default(), None);
+                    self.push(item, reference, Role::FreeSet(address), None);
                 }
                 Ok(())
             }
@@ -444,7 +499,7 @@ impl<'a> CheckpointSurvey<'a> {
             Role::Value(levels) => {
                 let children: Vec<BlockRef> = value_children(block.body()).collect();
                 for reference in children.into_iter().rev() {
-                    self.push(reference, Role::Value(levels - 1), Range::default(), None);
+                    self.push(item, reference, Role::Value(levels - 1), None);
                 }
                 Ok(())
             }
@@ -457,20 +512,22 @@ impl<'a> CheckpointSurvey<'a> {
         u64::from(chunk) * places_each >= self.blocks_count
     }
 
-    fn push(&mut self, reference: BlockRef, role: Role, range: Range, value: Option<(u32, u64)>) {
-        self.stack.push(Item { reference, role, range, value });
+    /// To be read next: what `parent` refers to, and is no node of the tree with a range.
+    fn push(&mut self, parent: &Item, reference: BlockRef, role: Role, value: Option<(u32, u64)>) {
+        let (parent, range) = (Some(parent.reference.index), Range::default());
+        self.stack.push(Item { reference, role, parent, range, value });
     }
 
-    fn look_into_root(&mut self, block: &StoredBlock) -> Result<(), &'static str> {
+    fn look_into_root(&mut self, item: &Item, block: &StoredBlock) -> Result<(), &'static str> {
         let CheckpointRoot { header, tree, free_set, extra } =
             CheckpointRoot::decode(block.body())?;
         let header = Header::decode_prepare(&header).ok();
         if tree.height > 0 {
             let role = Role::Node(tree.height - 1);
-            self.push(tree.reference, role, Range::default(), None);
+            self.push(item, tree.reference, role, None);
         }
         let role = Role::FreeSet(self.free_set.root_address());
-        self.push(free_set, role, Range::default(), None);
+        self.push(item, free_set, role, None);
         self.root = Some(RootSurvey {
             header,
             tree: tree.reference,
@@ -490,18 +547,9 @@ impl<'a> CheckpointSurvey<'a> {
         level: u8,
     ) -> Result<(), &'static str> {
         let page = Page::decode(block.body(), level, self.page_size())?;
-        let count = page.count();
-        if !(1..count).all(|at| item.range.contains(page.key(at))) {
-            return Err("a node with keys of another range than its parent gives it");
-        }
-        for at in (0..count).rev() {
-            let start = if at == 0 { item.range.start.clone() } else { page.key(at).to_vec() };
-            let end = if at + 1 == count {
-                item.range.end.clone()
-            } else {
-                Some(page.key(at + 1).to_vec())
-            };
-            self.push(page.child(at), Role::Node(level - 1), Range { start, end }, None);
+        let (role, parent) = (Role::Node(level - 1), Some(item.reference.index));
+        for (reference, range) in item.range.children(&page)?.into_iter().rev() {
+            self.stack.push(Item { reference, role, parent, range, value: None });
         }
         Ok(())
     }
@@ -509,12 +557,7 @@ impl<'a> CheckpointSurvey<'a> {
     fn look_into_leaf(&mut self, item: &Item, block: &StoredBlock) -> Result<(), &'static str> {
         let page_size = self.page_size();
         let page = Page::decode(block.body(), 0, page_size)?;
-        if !(0..page.count()).all(|at| item.range.contains(page.key(at))) {
-            return Err("a leaf with keys of another range than its parent gives it");
-        }
-        if page.key(0).is_empty() {
-            return Err("a leaf with a key of no table");
-        }
+        item.range.check_leaf(&page)?;
         let mut large = Vec::new();
         for at in 0..page.count() {
             let key = page.key(at);
@@ -540,7 +583,7 @@ impl<'a> CheckpointSurvey<'a> {
                 return Err("a leaf with a value larger than any");
             }
             let role = Role::Value(value_levels(size, page_size));
-            self.push(reference, role, Range::default(), Some((size, hash)));
+            self.push(item, reference, role, Some((size, hash)));
         }
         Ok(())
     }

@@ -312,7 +312,8 @@ fn survey_of(blocks: u64) -> CheckpointSurvey<'static> {
 }
 
 fn item(block: &StoredBlock, role: Role) -> Item {
-    Item { reference: block.reference, role, range: Range::default(), value: None }
+    let (reference, range) = (block.reference, Range::default());
+    Item { reference, role, parent: None, range, value: None }
 }
 
 /// A chunk has 15872 places.

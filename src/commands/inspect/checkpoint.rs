@@ -5,13 +5,13 @@
 //! them are not here yet and which are damaged cannot be told apart, and is no matter: it looks for
 //! all of them when it starts. So they are counted, and not called damaged.
 //!
-//! **Not here:** what a sound checkpoint is (`store::survey`).
+//! **Not here:** what a sound checkpoint is (`store::survey`); where two differ (`against`).
 
 use super::report::{Place, Report, Section};
 use super::{Disk, answer, mended_by, words};
 use vsr::storage::SuperblockState;
 use vsr::storage::block::BlockKind;
-use vsr::store::survey::{CheckpointSurvey, Fault, RootSurvey, TableSurvey};
+use vsr::store::survey::{CheckpointSurvey, Fault, RootSurvey, TableSurvey, Visit};
 use vsr::wire::BlockRef;
 
 /// The kinds of blocks, and the names of their counts.
@@ -25,7 +25,8 @@ const KINDS: [(BlockKind, &str, &str); 7] = [
     (BlockKind::ValueIndex, "blocks_value_index", "index of a large value"),
 ];
 
-fn kind_name(kind: BlockKind) -> &'static str {
+/// What a block of this kind is, as text.
+pub(super) fn kind_name(kind: BlockKind) -> &'static str {
     KINDS.iter().find(|(of, _, _)| *of == kind).expect("all kinds have a name").2
 }
 
@@ -40,13 +41,25 @@ pub(super) enum Role {
     BeforeUnneeded,
 }
 
-/// Reads a checkpoint to the end, and tells of its faults.
+/// Reads a checkpoint to the end, and tells of its faults; how many of them are no damage.
 pub(super) fn read<D: Disk>(
     disk: &mut D,
     survey: &mut CheckpointSurvey<'_>,
     state: &SuperblockState,
     role: Role,
     report: &mut Report,
+) -> u64 {
+    read_each(disk, survey, state, role, report, |_| {})
+}
+
+/// The same, and `visit` is told of each block that it comes to.
+pub(super) fn read_each<D: Disk>(
+    disk: &mut D,
+    survey: &mut CheckpointSurvey<'_>,
+    state: &SuperblockState,
+    role: Role,
+    report: &mut Report,
+    mut visit: impl FnMut(&Visit),
 ) -> u64 {
     let mut faults_silent = 0;
     let mut read_count = 0;
@@ -63,6 +76,7 @@ pub(super) fn read<D: Disk>(
             }
         }
         let Some(request) = request else { break };
+        visit(&survey.visit().expect("its read is in flight"));
         let result = answer(disk, &request);
         survey.on_read_done(result);
         read_count += 1;
@@ -158,7 +172,7 @@ pub(super) fn section(survey: &CheckpointSurvey<'_>) -> Section {
         let TableSurvey { records_count, key_bytes, value_bytes, large_count } = *counts;
         vec![
             table.0.into(),
-            table_name(table.0).into(),
+            words::table_name(table.0).into(),
             records_count.into(),
             key_bytes.into(),
             value_bytes.into(),
@@ -186,14 +200,4 @@ fn show_root(root: &RootSurvey, section: &mut Section) {
     section.fact("free_set_block", root.free_set.index);
     section.fact("records", root.records_count);
     section.fact("digest", format!("{:016x}", root.digest));
-}
-
-/// What the framework and the shipped state machine keep where.
-fn table_name(table: u8) -> &'static str {
-    match table {
-        0 => "kv: the revision",
-        1 => "kv: keys",
-        255 => "sessions and their replies",
-        _ => "of another state machine",
-    }
 }

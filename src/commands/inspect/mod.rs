@@ -6,7 +6,8 @@
 //!                         │ none counts: told, then the error that a replica would end with
 //!   journal, op ── storage::survey ──┐
 //!   checkpoint  ── store::survey ────┼──► Report ──► text or JSON
-//!   integrity   ── both, and all ────┘
+//!   integrity   ── both, and all ────┤
+//!   checkpoint, against another ─────┘  two files
 //! ```
 //!
 //! The surveys are the product's own: a slot, a page, a block is judged here by the very code by
@@ -18,10 +19,13 @@
 //!
 //! **Invariants:** nothing is written, no lock is held, no byte of a file makes this end otherwise
 //! than with a report or a [`Fatal`]; memory is bounded however large and damaged the file is;
-//! status 5 if and only if there is damage in what was looked at.
+//! status 5 if and only if there is damage in what was looked at, or two files differ.
 //!
 //! **Not here:** repairing: replicas do.
 
+mod against;
+#[cfg(test)]
+mod against_tests;
 mod checkpoint;
 mod integrity;
 mod journal;
@@ -38,10 +42,10 @@ use crate::cli::{self, Part};
 use report::Report;
 use std::fs::{File, TryLockError};
 use std::io::{IsTerminal, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use vsr::fatal::{Fatal, FatalKind};
-use vsr::io::{Event, FileId, IO, OpenError, OpenMode};
+use vsr::io::{Event, FileId, IO, MioIO, OpenError, OpenMode};
 use vsr::stdx::AlignedBuffer;
 use vsr::storage::{ReadResult, Request, SuperblockState};
 
@@ -50,46 +54,44 @@ const WAIT: Duration = Duration::from_millis(100);
 
 /// `vsr inspect`.
 pub(super) fn run(arguments: &cli::Inspect) -> Result {
-    let path = &arguments.path;
-    let mut io = io_new(true)?;
-    let file = io.open_file(path, OpenMode::ReadOnly).map_err(|error| open_fatal(path, &error))?;
-    let size = io.file_size(file).map_err(|error| {
-        let text = format!("{}: cannot tell its size: {error}", path.display());
-        Fatal::new(FatalKind::OperatingSystem, text)
-    })?;
-    let mut in_use = is_in_use(path);
-    if in_use {
-        warn_in_use(path);
-    }
-    let is_told = arguments.part == Part::Integrity && std::io::stderr().is_terminal();
-    let mut disk = FileDisk { io: &mut io, file, size, is_told, shown: None, terminated: false };
-    let mut report = Report::default();
-    let inspected = inspect(&mut disk, arguments.part, &mut report);
-    disk.end_progress();
-    if disk.terminated {
-        let text = format!("{}: asked to end while reading it", path.display());
-        return Err(Failure::Fatal(Fatal::new(FatalKind::OperatingSystem, text)));
-    }
-    if !in_use && is_in_use(path) {
-        in_use = true;
-        warn_in_use(path);
+    let is_long = arguments.part == Part::Integrity || arguments.against.is_some();
+    let is_told = is_long && std::io::stderr().is_terminal();
+    let mut disk = FileDisk::open(&arguments.path, is_told)?;
+    let other = arguments.against.as_deref();
+    let mut other = other.map(|path| FileDisk::open(path, is_told)).transpose()?;
+    let (inspected, report) = match &mut other {
+        None => {
+            let mut report = Report::default();
+            let inspected = inspect(&mut disk, arguments.part, &mut report);
+            (inspected.map_err(|fatal| fatal_of(&arguments.path, &fatal)), report)
+        }
+        Some(other) => {
+            assert_eq!(arguments.part, Part::Checkpoint);
+            let mut report = Report::of_comparison();
+            let paths = [disk.path.clone(), other.path.clone()];
+            let paths = [paths[0].as_path(), paths[1].as_path()];
+            (against::inspect([&mut disk, other], paths, &mut report), report)
+        }
+    };
+    disk.close()?;
+    if let Some(other) = &mut other {
+        other.close()?;
     }
     if arguments.json {
-        let head = Object::default()
-            .text("path", &path.display().to_string())
-            .raw("file_size", size)
-            .raw("in_use", in_use);
+        let mut head = disk.describe(Object::default());
+        if let Some(other) = &other {
+            head = head.raw("against", other.describe(Object::default()).finish());
+        }
         print(&(report.json(head) + "\n"))?;
     } else {
         print(&report.text())?;
     }
-    match inspected {
-        Ok(exit) => Ok(exit),
-        Err(fatal) => {
-            let text = format!("{}: {}", path.display(), fatal.text);
-            Err(Failure::Fatal(Fatal::new(fatal.kind, text)))
-        }
-    }
+    inspected.map_err(Failure::Fatal)
+}
+
+/// The same, of the file at `path`.
+fn fatal_of(path: &Path, fatal: &Fatal) -> Fatal {
+    Fatal::new(fatal.kind, format!("{}: {}", path.display(), fatal.text))
 }
 
 /// What an inspection reads from.
@@ -150,10 +152,13 @@ fn mended_by(state: &SuperblockState) -> &'static str {
 }
 
 /// The data file through the IO, read by read.
-struct FileDisk<'a, I: IO> {
-    io: &'a mut I,
+struct FileDisk<I: IO> {
+    path: PathBuf,
+    io: I,
     file: FileId,
     size: u64,
+    /// A replica has it open.
+    in_use: bool,
     /// There is somebody to tell how far it is.
     is_told: bool,
     /// What was told last: of what, and percent.
@@ -161,15 +166,51 @@ struct FileDisk<'a, I: IO> {
     terminated: bool,
 }
 
-impl<I: IO> FileDisk<'_, I> {
-    fn end_progress(&mut self) {
-        if self.shown.take().is_some() {
-            let _ = write!(std::io::stderr(), "\r\x1b[K");
+impl FileDisk<MioIO> {
+    /// Opens the file, to be read.
+    fn open(path: &Path, is_told: bool) -> Result<Self> {
+        let mut io = io_new(true)?;
+        let file =
+            io.open_file(path, OpenMode::ReadOnly).map_err(|error| open_fatal(path, &error))?;
+        let size = io.file_size(file).map_err(|error| {
+            let text = format!("cannot tell its size: {error}");
+            fatal_of(path, &Fatal::new(FatalKind::OperatingSystem, text))
+        })?;
+        let in_use = is_in_use(path);
+        if in_use {
+            warn_in_use(path);
         }
+        let (path, shown, terminated) = (path.to_owned(), None, false);
+        Ok(Self { path, io, file, size, in_use, is_told, shown, terminated })
     }
 }
 
-impl<I: IO> Disk for FileDisk<'_, I> {
+impl<I: IO> FileDisk<I> {
+    /// All that was wanted was read, or not, if the process was asked to end.
+    fn close(&mut self) -> Result<()> {
+        if self.shown.take().is_some() {
+            let _ = write!(std::io::stderr(), "\r\x1b[K");
+        }
+        if self.terminated {
+            let fatal = Fatal::new(FatalKind::OperatingSystem, "asked to end while reading it");
+            return Err(Failure::Fatal(fatal_of(&self.path, &fatal)));
+        }
+        if !self.in_use && is_in_use(&self.path) {
+            self.in_use = true;
+            warn_in_use(&self.path);
+        }
+        Ok(())
+    }
+
+    fn describe(&self, object: Object) -> Object {
+        object
+            .text("path", &self.path.display().to_string())
+            .raw("file_size", self.size)
+            .raw("in_use", self.in_use)
+    }
+}
+
+impl<I: IO> Disk for FileDisk<I> {
     fn size(&self) -> u64 {
         self.size
     }

@@ -4,14 +4,15 @@
 //! ```text
 //!   Report ─┬─ sections ─┬─ facts     name  value  (text: one a line; JSON: a field each)
 //!           │            └─ tables    (text: columns; JSON: an array of objects)
-//!           └─ findings: damages and notes, each with where, what, and what it means
+//!           └─ findings: damages, notes, differences: each with where, what, what it means
 //! ```
 //!
 //! A *damage* is something that is not what was written, whether or not a replica would repair it.
-//! A *note* is what a crash or work in progress leaves behind, and no loss.
+//! A *note* is what a crash or work in progress leaves behind, and no loss. A *difference* is what
+//! two files hold otherwise that should hold the same; only a report that compares has any.
 //!
-//! **Invariants:** all damages are counted and `FINDINGS_MAX` of them kept, so that a report of a
-//! large and hopeless file is bounded; names are those of the documents.
+//! **Invariants:** all findings are counted and `FINDINGS_MAX` of each kind kept, so that a report
+//! of a large and hopeless file is bounded; names are those of the documents.
 //!
 //! **Not here:** what is damage and what is not.
 
@@ -19,7 +20,7 @@ use crate::commands::json::{self, Object};
 use crate::commands::status::aligned;
 use std::fmt::Display;
 
-/// Damages, and notes, that are told one by one.
+/// Damages, notes and differences that are told one by one.
 const FINDINGS_MAX: usize = 1000;
 
 /// A value of a fact or a cell.
@@ -202,6 +203,8 @@ pub(super) struct Place {
 
 #[derive(Debug)]
 struct Finding {
+    /// In which of two files; `None` if there is one, or if it is in both.
+    file: Option<&'static str>,
     place: Place,
     what: String,
     meaning: String,
@@ -209,7 +212,12 @@ struct Finding {
 
 impl Finding {
     fn json(&self) -> String {
-        Object::default()
+        let object = Object::default();
+        let object = match self.file {
+            Some(file) => object.text("file", file),
+            None => object,
+        };
+        object
             .text("zone", self.place.zone)
             .text("place", &self.place.what)
             .raw("offset", self.place.offset)
@@ -220,7 +228,8 @@ impl Finding {
 
     fn text(&self, severity: &str) -> String {
         let Place { what: place, offset, .. } = &self.place;
-        format!("{severity}: {place}, byte {offset}: {}; {}\n", self.what, self.meaning)
+        let file = self.file.map(|file| format!("{file}, ")).unwrap_or_default();
+        format!("{severity}: {file}{place}, byte {offset}: {}; {}\n", self.what, self.meaning)
     }
 }
 
@@ -236,8 +245,17 @@ impl Findings {
         self.count += 1;
         if self.list.len() < FINDINGS_MAX {
             let (what, meaning) = (what.to_string(), meaning.to_string());
-            self.list.push(Finding { place, what, meaning });
+            self.list.push(Finding { file: None, place, what, meaning });
         }
+    }
+
+    /// Takes over what was found in one of two files.
+    fn absorb(&mut self, other: Self, file: &'static str) {
+        self.count += other.count;
+        let room = FINDINGS_MAX - self.list.len();
+        let taken = other.list.into_iter().take(room);
+        self.list.extend(taken.map(|finding| Finding { file: Some(file), ..finding }));
+        assert!(self.list.len() <= FINDINGS_MAX);
     }
 
     fn text(&self, severity: &str) -> String {
@@ -256,9 +274,24 @@ pub(super) struct Report {
     sections: Vec<Section>,
     damages: Findings,
     notes: Findings,
+    /// `None`: nothing is compared.
+    differences: Option<Findings>,
 }
 
 impl Report {
+    /// A report of two files.
+    pub(super) fn of_comparison() -> Self {
+        Self { differences: Some(Findings::default()), ..Self::default() }
+    }
+
+    /// Takes over the sections and findings of a report that is about one of two files.
+    pub(super) fn absorb(&mut self, other: Self, file: &'static str) {
+        assert!(other.differences.is_none());
+        self.sections.extend(other.sections);
+        self.damages.absorb(other.damages, file);
+        self.notes.absorb(other.notes, file);
+    }
+
     pub(super) fn section(&mut self, section: Section) {
         self.sections.push(section);
     }
@@ -271,6 +304,21 @@ impl Report {
     /// Something is worth knowing, and no loss.
     pub(super) fn note(&mut self, place: Place, what: impl Display, meaning: impl Display) {
         self.notes.add(place, what, meaning);
+    }
+
+    /// Two files hold something otherwise that should be the same.
+    pub(super) fn difference(&mut self, place: Place, what: impl Display, meaning: impl Display) {
+        let differences = self.differences.as_mut().expect("a report of two files");
+        differences.add(place, what, meaning);
+    }
+
+    /// So many more differences that nobody looked into.
+    pub(super) fn differences_more(&mut self, count: u64) {
+        self.differences.as_mut().expect("a report of two files").count += count;
+    }
+
+    pub(super) fn differences_count(&self) -> u64 {
+        self.differences.as_ref().map_or(0, |differences| differences.count)
     }
 
     pub(super) fn damages_count(&self) -> u64 {
@@ -290,6 +338,9 @@ impl Report {
         }
         text.push_str(&self.notes.text("note"));
         text.push_str(&self.damages.text("damage"));
+        if let Some(differences) = &self.differences {
+            text.push_str(&differences.text("difference"));
+        }
         text
     }
 
@@ -300,13 +351,19 @@ impl Report {
             object = object.raw(section.name, section.json());
         }
         let list = |findings: &Findings| json::array(findings.list.iter().map(Finding::json));
-        object
+        let object = object
             .raw("sound", self.damages.count == 0)
             .raw("damages_count", self.damages.count)
             .raw("damages", list(&self.damages))
             .raw("notes_count", self.notes.count)
-            .raw("notes", list(&self.notes))
-            .finish()
+            .raw("notes", list(&self.notes));
+        let object = match &self.differences {
+            Some(found) => {
+                object.raw("differences_count", found.count).raw("differences", list(found))
+            }
+            None => object,
+        };
+        object.finish()
     }
 }
 
@@ -341,6 +398,32 @@ mod tests {
             r#""offset": 4096, "what": "old", "meaning": "no loss"}]}"#,
         ];
         assert_eq!(report.json(Object::default()), json.concat());
+    }
+
+    #[test]
+    fn a_report_of_two_files_says_in_which_of_them() {
+        let mut here = Report::default();
+        here.note(place(), "old", "no loss");
+        let mut there = Report::default();
+        there.damage(place(), "rotten", "it is fetched");
+        let mut report = Report::of_comparison();
+        report.absorb(here, "here");
+        report.absorb(there, "there");
+        report.difference(place(), "other", "one is wrong");
+        let text = "note: here, block 3, byte 4096: old; no loss\n\
+                    damage: there, block 3, byte 4096: rotten; it is fetched\n\
+                    difference: block 3, byte 4096: other; one is wrong\n";
+        assert_eq!(report.text(), text);
+        assert_eq!((report.damages_count(), report.differences_count()), (1, 1));
+        let json = report.json(Object::default());
+        assert!(json.contains(r#""damages": [{"file": "there", "zone": "grid", "#), "{json}");
+        let differences = r#""differences_count": 1, "differences": [{"zone": "grid", "#;
+        assert!(json.contains(differences), "{json}");
+        let mut many = Report::default();
+        (0..FINDINGS_MAX).for_each(|_| many.damage(place(), "rotten", "it is fetched"));
+        report.absorb(many, "here");
+        assert_eq!(report.damages_count(), FINDINGS_MAX as u64 + 1);
+        assert_eq!(report.text().matches("rotten").count(), FINDINGS_MAX);
     }
 
     #[test]

@@ -7,16 +7,18 @@ use std::collections::VecDeque;
 use vsr::replica::executor::{CommitOutcome, Executor};
 use vsr::replica::{Effects, Now, Replica};
 use vsr::state_machine::kv::{self, Kv};
+use vsr::state_machine::{Context, InvalidRequest, Reply, StateMachine, Stop, Store};
 use vsr::stdx::Prng;
 use vsr::storage::{Format, Geometry, Layout, Opening, Token};
 use vsr::store::Options;
 use vsr::wire::{
-    Author, ClientId, ClusterId, Message, Operation, ReplicaIndex, Request as ClientRequest, View,
+    Author, ClientId, ClusterId, Message, Op, Operation, ReplicaIndex, Request as ClientRequest,
+    View,
 };
 
-const CLUSTER: ClusterId = ClusterId(7);
+pub(super) const CLUSTER: ClusterId = ClusterId(7);
 
-const GEOMETRY: Geometry = Geometry {
+pub(super) const GEOMETRY: Geometry = Geometry {
     message_size: 8192,
     journal_slots: 64,
     block_size: 4096,
@@ -48,16 +50,51 @@ impl Disk for Vec<u8> {
 }
 
 /// A replica that is alone, and its file.
-struct World {
-    disk: Vec<u8>,
+pub(super) struct World {
+    pub(super) disk: Vec<u8>,
     pending: VecDeque<Request>,
     replica: Replica,
-    executor: Executor<Kv>,
+    executor: Executor<Faulty>,
     tick: u64,
 }
 
+/// The store of keys and values, on a machine that gets one request wrong.
+#[derive(Default)]
+pub(super) struct Faulty {
+    kv: Kv,
+    /// The op, and what is carried out in place of its request.
+    fault: Option<(Op, Vec<u8>)>,
+}
+
+impl StateMachine for Faulty {
+    fn validate(&self, request: &[u8]) -> std::result::Result<(), InvalidRequest> {
+        self.kv.validate(request)
+    }
+
+    fn apply(
+        &self,
+        store: &mut Store,
+        context: &Context,
+        request: &[u8],
+        reply: &mut Reply,
+    ) -> std::result::Result<(), Stop> {
+        let fault = self.fault.as_ref().filter(|(op, _)| *op == context.op);
+        let carried_out = fault.map_or(request, |(_, wrong)| wrong);
+        self.kv.apply(store, context, carried_out, reply)
+    }
+
+    fn query(
+        &self,
+        store: &Store,
+        request: &[u8],
+        reply: &mut Reply,
+    ) -> std::result::Result<(), Stop> {
+        self.kv.query(store, request, reply)
+    }
+}
+
 impl World {
-    fn new() -> Self {
+    pub(super) fn new(machine: Faulty) -> Self {
         let mut disk = formatted();
         let mut requests = Vec::new();
         let mut opening = Opening::new(disk.len() as u64, &mut requests);
@@ -80,7 +117,7 @@ impl World {
             file_size: disk.len() as u64,
             size_limit: 1 << 40,
         };
-        let executor = Executor::open(Kv::new(), &options);
+        let executor = Executor::open(machine, &options);
         let mut effects = Effects::default();
         let now = Now { monotonic: 1, realtime: 1_700_000_000_000_000_000 };
         let replica = Replica::open(opened, now, Prng::from_seed(1), &mut effects);
@@ -177,8 +214,18 @@ impl World {
     }
 
     /// A file with `writes` of one client after the genesis and its register, ops 1 and 2.
-    fn file(writes: u64) -> Vec<u8> {
-        let mut world = Self::new();
+    pub(super) fn file(writes: u64) -> Vec<u8> {
+        Self::new(Faulty::default()).with(writes)
+    }
+
+    /// The same, if the replica carries out `wrong` in place of the request of op `op`.
+    pub(super) fn file_of_faulty(writes: u64, op: Op, wrong: &kv::Request<'_>) -> Vec<u8> {
+        let fault = Some((op, wrong.encode()));
+        Self::new(Faulty { fault, ..Faulty::default() }).with(writes)
+    }
+
+    fn with(mut self, writes: u64) -> Vec<u8> {
+        let world = &mut self;
         world.request(Operation::Register, 0, 0, &[]);
         for number in 1..=writes {
             let key = format!("key-{:03}", number % 40);
@@ -187,14 +234,18 @@ impl World {
             let body = kv::Request::put(key.as_bytes(), &value).encode();
             world.request(Operation::Apply, 2, number, &body);
         }
-        world.disk
+        self.disk
     }
 }
 
 fn formatted() -> Vec<u8> {
-    let state = SuperblockState::formatted(CLUSTER, ReplicaIndex(0), 1, 0xabcd, GEOMETRY);
-    let mut disk = vec![0; usize::try_from(Layout::new(GEOMETRY).grid_offset()).unwrap()];
-    let mut format = Format::new(&state);
+    format(&SuperblockState::formatted(CLUSTER, ReplicaIndex(0), 1, 0xabcd, GEOMETRY))
+}
+
+/// A fresh file.
+pub(super) fn format(state: &SuperblockState) -> Vec<u8> {
+    let mut disk = vec![0; usize::try_from(Layout::new(state.geometry).grid_offset()).unwrap()];
+    let mut format = Format::new(state);
     let mut requests = Vec::new();
     while !format.is_done() {
         format.advance(&mut requests);
@@ -231,7 +282,7 @@ const PARTS: [Part; 5] = [
 ];
 
 /// Compares with what stands in the golden file, or writes it if `UPDATE` is set.
-fn golden(name: &str, text: &str) {
+pub(super) fn golden(name: &str, text: &str) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/commands/inspect/testdata");
     let path = folder.join(name);
     if std::env::var_os("UPDATE").is_some() {

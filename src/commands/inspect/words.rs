@@ -1,4 +1,4 @@
-//! F6: what bytes mean, in words: times, and the requests of the shipped state machine.
+//! F6: what bytes mean, in words: times, and the requests and records of the shipped state machine.
 //!
 //! **Invariants:** any bytes have words; these are short, and printable on any terminal.
 //!
@@ -6,6 +6,7 @@
 
 use vsr::state_machine::Direction;
 use vsr::state_machine::kv::{Compare, Condition, Operation, Request, Scan};
+use vsr::store::difference::{Held, RecordContrast};
 
 /// Bytes of a key or a value that are shown.
 const SHOWN_MAX: usize = 40;
@@ -66,6 +67,54 @@ fn shown(bytes: &[u8]) -> String {
     }
 }
 
+/// A key of the store, its table in front.
+pub(super) fn key(key: &[u8]) -> String {
+    let Some((table, key)) = key.split_first() else { return "a key of no table".to_owned() };
+    format!("table {table} ({}), key {}", table_name(*table), shown(key))
+}
+
+/// What the framework and the shipped state machine keep where.
+pub(super) fn table_name(table: u8) -> &'static str {
+    match table {
+        0 => "kv: the revision",
+        1 => "kv: keys",
+        255 => "sessions and their replies",
+        _ => "of another state machine",
+    }
+}
+
+/// The two values of a record that is not the same in two places: of the one here, and the other.
+pub(super) fn values(record: &RecordContrast) -> [String; 2] {
+    let table = record.key.first().copied().unwrap_or(0);
+    let [here, there] = &record.held;
+    let texts = [here, there].map(|held| match held {
+        None => "absent".to_owned(),
+        Some(held) => value(table, held),
+    });
+    let [Some(Held::Inline(here)), Some(Held::Inline(there))] = [here, there] else { return texts };
+    if texts[0] != texts[1] {
+        return texts;
+    }
+    // What is shown of them is the same.
+    let same = here.iter().zip(there).take_while(|(byte, other)| byte == other).count();
+    texts.map(|text| format!("{text}, another from byte {same} of the record on"))
+}
+
+/// A value of the store. That of a key begins with the revision that wrote it.
+fn value(table: u8, held: &Held) -> String {
+    match (table, held) {
+        (_, Held::Large { size, hash, .. }) => format!("{size} bytes, hash {hash:016x}"),
+        (0 | 1, Held::Inline(bytes)) => match bytes.split_first_chunk() {
+            Some((revision, [])) if table == 0 => format!("{}", u64::from_le_bytes(*revision)),
+            Some((revision, rest)) if table == 1 => {
+                format!("{} of revision {}", shown(rest), u64::from_le_bytes(*revision))
+            }
+            _ => shown(bytes),
+        },
+        (_, Held::Inline(bytes)) => shown(bytes),
+    }
+}
+
 /// Nanoseconds since 1970 as a date and a time of day, UTC.
 pub(super) fn time(ns: u64) -> String {
     let (seconds, fraction) = (ns / NS_PER_SECOND, ns % NS_PER_SECOND);
@@ -95,6 +144,7 @@ fn date(days: u64) -> (u64, u64, u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use vsr::wire::BlockRef;
 
     #[test]
     fn requests_in_words() {
@@ -111,6 +161,36 @@ mod tests {
         assert!(words(&Request::transaction(vec![], many)).ends_with("; and 12 more"));
         assert!(request(b"garbage").starts_with("7 bytes, no request of kv ("));
         assert!(request(b"").starts_with("0 bytes"));
+    }
+
+    #[test]
+    fn records_in_words() {
+        assert_eq!(key(b"\x01a\xff"), r#"table 1 (kv: keys), key "a\xff""#);
+        assert_eq!(key(b"\x07"), r#"table 7 (of another state machine), key """#);
+        assert_eq!(key(b""), "a key of no table");
+        let words = |table: u8, held: [Option<Held>; 2]| {
+            values(&RecordContrast { key: vec![table], held, leaves: [None; 2] })
+        };
+        let inline = |bytes: &[u8]| Some(Held::Inline(bytes.to_vec()));
+        let of_key = |revision: u64, value: &[u8]| [&revision.to_le_bytes(), value].concat();
+        let found = words(1, [inline(&of_key(7, b"a")), None]);
+        assert_eq!(found, [r#""a" of revision 7"#, "absent"]);
+        let found = words(0, [inline(&9_u64.to_le_bytes()), inline(b"short")]);
+        assert_eq!(found, ["9", r#""short""#]);
+        assert_eq!(words(255, [inline(b"1234567890"), None])[0], r#""1234567890""#);
+        let reference = BlockRef::NONE;
+        let large = Held::Large { size: 5000, hash: 0xab, reference };
+        let found = words(1, [Some(large), inline(b"short")]);
+        assert_eq!(found, ["5000 bytes, hash 00000000000000ab", r#""short""#]);
+        // They differ where nothing of them is shown any more, and where the first of it is.
+        for (same, is_told) in [(39, false), (40, true), (99, true)] {
+            let (one, mut other) = (vec![b'x'; 100], vec![b'x'; 100]);
+            other[same] = b'y';
+            let [here, there] = words(9, [inline(&one), inline(&other)]);
+            assert_eq!(here == there, is_told);
+            let end = format!("(100 bytes), another from byte {same} of the record on");
+            assert_eq!(here.ends_with(&end), is_told, "{here}");
+        }
     }
 
     #[test]
