@@ -458,7 +458,7 @@ impl Stranger<'_, '_> {
             op: set.op,
             commit_min: self.number(commit_max, commit_max),
             commit_max,
-            checkpoint_op: self.number(0, NUMBER_MAX),
+            checkpoint: self.block_ref(),
             log_view,
             present: self.any() & bits,
             nack: self.any() & bits,
