@@ -9,8 +9,8 @@ use super::test_bench::{
     Bench, GEOMETRY, author, commit, incarnation, log_of, message, ping, primary, request, set_of,
 };
 use super::*;
-use crate::storage::Request;
-use crate::wire::{BlockRef, PrepareOk, StartView};
+use crate::storage::{Layout, Request};
+use crate::wire::{BlockRef, PrepareOk, RequestHeaders, StartView};
 
 fn checkpoint(op: Op) -> BlockRef {
     BlockRef { index: 1, op, checksum: 2, checksum_body: 3 }
@@ -144,6 +144,42 @@ fn a_file_knows_its_two_newest_checkpoints_after_a_restart() {
     let bench = bench.restart();
     assert_eq!(known(&bench), (checkpoint(64), checkpoint(32), 64));
     assert_eq!(bench.replica.checkpoint_id_of(32), Some(checkpoint(32).checkpoint_id()));
+}
+
+/// The checkpoint of op 32 is not proven, so that who is behind may need the ops below it.
+#[test]
+fn what_was_lost_below_the_checkpoint_is_fetched_with_its_header() {
+    let (mut bench, log) = backup_with_ops(61, 61);
+    write_checkpoint(&mut bench, 32);
+    assert_eq!(bench.replica.op_repair_min(), 1);
+    let layout = Layout::new(GEOMETRY);
+    bench.disk.write(layout.headers_offset(0) + 30 * 128, &[0xAA; 128]);
+    bench.disk.write(layout.prepare_offset(30), &[0xAA; 128]);
+    let mut bench = bench.restart();
+    bench.settle();
+    // Op 94 is in nobody's reach, so nothing is uncertain: the slot is empty.
+    assert_eq!((bench.replica.status(), bench.replica.op()), (Status::Normal, 61));
+    assert_eq!((bench.replica.commit_min(), bench.replica.chain_min), (32, 31));
+    assert!(!bench.replica.journal.is_faulty(30));
+    bench.sent.clear();
+    bench.ticks(150);
+    let wanted = Command::RequestHeaders(RequestHeaders { op_min: 1, op_max: 30 });
+    assert!(bench.sent.iter().any(|(_, message)| message.header().command == wanted));
+    let headers: Vec<u8> =
+        log[..30].iter().rev().flat_map(|op| op.prepare_header().encode()).collect();
+    bench.receive(&Message::new(&author(2, 0), crate::wire::Headers {}, &headers));
+    assert_eq!(bench.replica.chain_min, 1);
+    bench.sent.clear();
+    bench.ticks(450);
+    assert!(bench.count_sent("request_prepare") > 0);
+    for lost in [&log[0], &log[1], &log[2], &log[29]] {
+        bench.receive(lost);
+        bench.settle();
+    }
+    assert!(bench.replica.journal.is_clean(&log[29].prepare_header().id()));
+    assert_eq!(bench.replica.ops_to_repair(), 0);
+    // The op a lap later, which takes its place, was never acknowledged.
+    assert!(bench.replica.journal.may_nack(94, None));
 }
 
 /// Replica 1, which knows op 62 to be committed, has the headers of all, and executed three: and

@@ -6,6 +6,9 @@
 //!     └ request_headers ◄─────┘   request_prepare for what is dirty in the chain
 //! ```
 //!
+//! Now and then also what is executed is looked over, down to where no peer can need it: what was
+//! damaged there, and whose header went with it, a peer may lack too.
+//!
 //! **Invariants:** repair never advances or replaces the head, except by a `start_view`; a header
 //! is accepted only at `chain_min - 1` and only if the header above names it as parent; a prepare
 //! only if its header is in the log already. So an answer can be stale, repeated or from anybody.
@@ -74,18 +77,29 @@ impl Replica {
         self.chain_min > self.commit_min + 1
     }
 
+    /// The lowest op whose header is wanted: of what is executed here, also below the checkpoint,
+    /// as much as a peer may still ask for and the log leaves room for.
+    fn chain_min_wanted(&self) -> Op {
+        let op_ring = (self.op + 1).saturating_sub(self.geometry_slots());
+        self.op_repair_min().max(op_ring).clamp(1, self.commit_min + 1)
+    }
+
     /// Asks for the headers between what is executed and the chain.
     pub(super) fn repair_headers(&mut self, effects: &mut Effects) {
         if self.solo() {
             return;
         }
         self.extend_chain();
-        if !self.chain_is_broken() {
-            return;
+        if self.chain_is_broken() {
+            self.request_headers(self.commit_min + 1, effects);
         }
+    }
+
+    /// Asks for headers from `op_min` on, up to the chain.
+    fn request_headers(&mut self, op_min: Op, effects: &mut Effects) {
+        assert!(op_min < self.chain_min);
         let op_max = self.chain_min - 1;
-        let op_min = (self.commit_min + 1).max(op_max.saturating_sub(HEADERS_MAX - 1));
-        assert!(op_min <= op_max);
+        let op_min = op_min.max(op_max.saturating_sub(HEADERS_MAX - 1));
         assert!(op_max < self.op);
         let to = self.random_other();
         self.send_command(to, RequestHeaders { op_min, op_max }, effects);
@@ -147,7 +161,7 @@ impl Replica {
         if self.chain_min <= 1 {
             return;
         }
-        if header.op() != self.chain_min - 1 || header.op() <= self.commit_min {
+        if header.op() != self.chain_min - 1 || header.op() < self.chain_min_wanted() {
             return;
         }
         let above = self.journal.header(self.chain_min).expect("in the chain");
@@ -156,6 +170,12 @@ impl Replica {
         }
         assert!(header.op() < self.op, "repair never touches the head");
         let known = self.journal.header(header.op()).is_some_and(|own| own.id() == header.id());
+        // What is damaged may be an op a lap later, of which nothing may be said.
+        let is_doubtful =
+            header.op() <= self.op_checkpoint() && self.journal.is_faulty(header.op());
+        if !known && is_doubtful {
+            return;
+        }
         if !known {
             self.journal.insert_header(header);
             self.counters.headers_repaired += 1;
@@ -201,6 +221,9 @@ impl Replica {
         let op_min = self.op_repair_min().max(self.chain_min);
         assert!(self.chain_min <= self.commit_min + 1);
         assert!(self.commit_min <= self.op);
+        if self.chain_min_wanted() < self.chain_min && self.chain_min <= self.op {
+            self.request_headers(self.chain_min_wanted(), effects);
+        }
         for op in op_min..=self.commit_min {
             if self.prepares_wanted.len() >= PREPARES_WANTED_MAX {
                 return;

@@ -88,6 +88,38 @@ fn headers_beneath_a_hole_are_answered_and_none_across_it() {
     assert_eq!(bench.sent.len(), 2, "the hole itself");
 }
 
+/// The ranges of headers that were asked for.
+fn asked_headers(bench: &Bench) -> Vec<(Op, Op)> {
+    let asked = bench.sent.iter().filter_map(|(_, message)| match message.header().command {
+        Command::RequestHeaders(RequestHeaders { op_min, op_max }) => Some((op_min, op_max)),
+        _ => None,
+    });
+    asked.collect()
+}
+
+#[test]
+fn a_hole_in_what_is_executed_is_filled_now_and_then() {
+    let log = log_of(&[0; 5]);
+    let mut bench = with_durable_log(&log, 6);
+    bench.replica.journal.remove(3);
+    bench.replica.begin_chain();
+    assert_eq!((bench.replica.chain_min, bench.replica.commit_min()), (4, 6));
+    bench.ticks(450);
+    let asked = asked_headers(&bench);
+    assert!((3..10).contains(&asked.len()), "{asked:?}");
+    assert!(asked.iter().all(|range| *range == (1, 3)));
+    bench.receive(&headers_of(&log[1..2]));
+    assert_eq!(bench.replica.chain_min, 4, "not the one above it");
+    bench.receive(&headers_of(&log[..3]));
+    assert_eq!(bench.replica.chain_min, 1);
+    bench.act(Replica::on_turn_end);
+    bench.settle();
+    assert!(bench.replica.journal.is_clean(&id(&log[2])), "its body lay there");
+    bench.sent.clear();
+    bench.ticks(450);
+    assert!(asked_headers(&bench).is_empty());
+}
+
 #[test]
 fn rot_in_what_is_executed_is_repaired_now_and_then() {
     let log = log_of(&[0, 0]);

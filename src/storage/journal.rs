@@ -291,7 +291,8 @@ impl Journal {
             let replaced = ours.op() == op;
             self.drop_header(slot, replaced);
         }
-        assert!(op >= self.op_checkpoint, "op {op} below checkpoint {}", self.op_checkpoint);
+        let slots = u64::from(self.layout.geometry.journal_slots);
+        assert!(op + slots > self.op_checkpoint, "op {op}, checkpoint {}", self.op_checkpoint);
         let root = Header::root(self.cluster);
         let place = self.slot_mut(slot);
         place.header = Some(*header);
