@@ -104,6 +104,8 @@ pub struct Executor<S: StateMachine> {
     query_reply_size_max: u32,
     /// What the state machine may read for one request.
     read_size_max: u64,
+    /// The most that a query has read since [`Self::take_query_read_size`].
+    query_read_size: u64,
     clients_max: u32,
     /// The checkpoint whose state is being taken over.
     loading: Option<CheckpointLoad>,
@@ -166,6 +168,7 @@ impl<S: StateMachine> Executor<S> {
             reply_size_max: REPLY_BODY_SIZE_MAX.min(message_body_size_max),
             query_reply_size_max: message_body_size_max,
             read_size_max: u64::from(geometry.message_size) * READ_MESSAGES_MAX,
+            query_read_size: 0,
             clients_max: geometry.clients_max,
             loading: None,
             is_query_given_up: false,
@@ -430,6 +433,11 @@ impl<S: StateMachine> Executor<S> {
         self.store.prefetch(keys.keys.iter().map(|(table, key)| (*table, key.as_slice())));
     }
 
+    /// The most bytes that a query has read since this was asked.
+    pub fn take_query_read_size(&mut self) -> u64 {
+        std::mem::take(&mut self.query_read_size)
+    }
+
     fn commit_entry(&mut self, placed: &Placed<'_>) -> Result<Option<ClientReply>, Suspended> {
         let entry = placed.entry;
         assert_eq!(entry.size as usize, placed.body.len());
@@ -588,9 +596,13 @@ impl<S: StateMachine> Executor<S> {
         };
         // Whatever the state machine made of a suspended access, it has not seen the store.
         let suspended = self.store.is_suspended();
-        let has_read_too_much = self.store.lift_read_limit();
+        let read_left = self.store.lift_read_limit();
+        if operation == Operation::Query {
+            let read = self.read_size_max - read_left.unwrap_or(0);
+            self.query_read_size = self.query_read_size.max(read);
+        }
         let result = match outcome {
-            _ if has_read_too_much => RESULT_READ_TOO_LARGE,
+            _ if read_left.is_none() => RESULT_READ_TOO_LARGE,
             Ok(()) if !reply.is_too_large() => RESULT_OK,
             Ok(()) => RESULT_REPLY_TOO_LARGE,
             Err(Stop::Reject(code)) if (1..RESULT_RESERVED_MIN).contains(&code) => code,

@@ -447,7 +447,10 @@ fn request_that_reads_too_much_leaves_a_code_and_nothing_else() {
     let tree = content(&fixture);
     let query = |number| Asked { body: command(b'r', number), ..query("") };
     assert_eq!(fixture.reply(query(128)).result, RESULT_OK);
+    assert_eq!(fixture.executor.take_query_read_size(), 16 * 8192 - 128 / 2 * 4);
+    assert_eq!(fixture.executor.take_query_read_size(), 0);
     assert_eq!(fixture.reply(query(129)).result, RESULT_READ_TOO_LARGE);
+    assert_eq!(fixture.executor.take_query_read_size(), 16 * 8192);
     assert_eq!(content(&fixture), tree);
     let too_much = fixture.reply(asked(4, b'r', 129));
     assert_eq!((too_much.result, too_much.body.len()), (RESULT_READ_TOO_LARGE, 0));

@@ -426,8 +426,9 @@ impl<S: StateMachine> Server<S> {
         observer.on_commit(prepare, &self.executor);
         let mut replies = std::mem::take(&mut self.replies);
         let primary = self.replica.is_primary() || defect!("deposed_primary_replies");
+        let read_size = self.executor.take_query_read_size();
         for reply in replies.drain(..) {
-            self.asked.take(&reply);
+            self.asked.take(&reply, read_size);
             let is_owed = self.forwarded.take(&reply);
             if primary || is_owed {
                 self.send_client_reply(&reply);

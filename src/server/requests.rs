@@ -45,10 +45,10 @@ const FORWARDED_TICK_MAX: u32 = 16;
 const ASKED_MAX: usize = 8192;
 /// A query that was not answered for so long, in ticks (1 s), may be lost with a view.
 const ASKED_TICKS_MAX: u64 = 100;
-/// Bytes of answers that queries in the log may come to, as far as the last ones tell: what is
+/// Bytes that queries in the log may read and answer, as far as the last ones tell: what is
 /// executed at once must not take so long that this replica looks dead to its peers.
 const ASKED_SIZE_MAX: u64 = 4 << 20;
-/// So many queries may be in the log, however large the last answers were.
+/// So many queries may be in the log, whatever the last ones cost.
 const ASKED_COUNT_MIN: usize = 4;
 
 /// Queries in the log of this primary, one of each client: nothing else bounds the work that a
@@ -57,8 +57,9 @@ const ASKED_COUNT_MIN: usize = 4;
 pub(super) struct Asked {
     /// By client: the tick at which it gathered.
     queries: BTreeMap<ClientId, u64>,
-    /// Bytes of an answer: the last, or of a larger one before it what has not faded yet.
-    answer_size: u64,
+    /// Bytes that a query answered or read: the last one, or of a larger one before it what has not
+    /// faded yet.
+    cost: u64,
 }
 
 impl Asked {
@@ -74,7 +75,7 @@ impl Asked {
             return false;
         }
         let count = self.queries.len();
-        if count >= ASKED_COUNT_MIN && count as u64 * self.answer_size >= ASKED_SIZE_MAX {
+        if count >= ASKED_COUNT_MIN && count as u64 * self.cost >= ASKED_SIZE_MAX {
             return false;
         }
         if self.queries.len() == ASKED_MAX {
@@ -92,14 +93,14 @@ impl Asked {
         }
     }
 
-    /// A query was executed: its client may ask again.
-    pub(super) fn take(&mut self, reply: &ClientReply) {
+    /// A query was executed that read so many bytes at most: its client may ask again.
+    pub(super) fn take(&mut self, reply: &ClientReply, read_size: u64) {
         if let ClientReply::Reply(reply) = reply
             && reply.operation == Operation::Query
         {
             self.queries.remove(&reply.client);
-            let faded = self.answer_size - self.answer_size / 16;
-            self.answer_size = faded.max(reply.body.len() as u64);
+            let faded = self.cost - self.cost / 16;
+            self.cost = faded.max(reply.body.len() as u64).max(read_size);
         }
     }
 }
@@ -333,17 +334,22 @@ mod tests {
         };
         assert_eq!(admitted(&mut asked, 1), 1000);
         for client in 1..=1000 {
-            asked.take(&answer(client, 1 << 20));
+            asked.take(&answer(client, 1 << 20), 0);
         }
         assert_eq!(admitted(&mut asked, 1), ASKED_COUNT_MIN);
         // Those are lost with a view.
         asked.on_tick(200);
         assert_eq!(admitted(&mut asked, 200), ASKED_COUNT_MIN);
         for _ in 0..200 {
-            asked.take(&answer(1, 100));
+            asked.take(&answer(1, 100), 100);
         }
         asked.on_tick(400);
         assert_eq!(admitted(&mut asked, 400), 1000);
+        // What reads much costs as much, whatever it answers.
+        for client in 1..=1000 {
+            asked.take(&answer(client, 10), 1 << 20);
+        }
+        assert_eq!(admitted(&mut asked, 400), ASKED_COUNT_MIN);
     }
 
     #[test]

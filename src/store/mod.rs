@@ -379,9 +379,9 @@ impl Store {
         self.read_left.set(Some(size_max));
     }
 
-    /// Lifts the limit. Whether it was exceeded.
-    pub(crate) fn lift_read_limit(&self) -> bool {
-        self.read_left.replace(Some(u64::MAX)).is_none()
+    /// Lifts the limit. What was left of it; `None` if it was exceeded.
+    pub(crate) fn lift_read_limit(&self) -> Option<u64> {
+        self.read_left.replace(Some(u64::MAX))
     }
 
     /// [`Self::get`] of any table.
