@@ -432,8 +432,8 @@ impl Replica {
         self.checkpoints.stuck || offer.op > geometry.op_prepare_max(self.op_checkpoint())
     }
 
-    /// Takes over the checkpoint that comes with a log, before the log. Nothing is written before the
-    /// superblock says so, except what is on its way to the slots of a log that is left.
+    /// Takes over the checkpoint that comes with a log, before the log. Nothing is written before
+    /// the superblock says so, except what is on its way to the slots of a log that is left.
     pub(super) fn begin_sync(&mut self, offer: &Offer) {
         let checkpoint = offer.checkpoint;
         assert!(checkpoint.op > self.commit_min);

@@ -16,8 +16,8 @@
 //!
 //! | its `log_view` | says |
 //! |---|---|
-//! | above L | this log takes the place of the one of L, as its `start_view` would have; if it has |
-//! | | no room here, with the checkpoint that comes with it |
+//! | above L | this log takes the place of the one of L, as its `start_view` would have; if it |
+//! | | has no room here, with the checkpoint that comes with it |
 //! | L | all logs of one view are beginnings of one chain: what is longer there continues here; |
 //! | | and above its head the sender acknowledged nothing of L, and never will |
 //! | below L | the sender acknowledged nothing of L, and never will |
