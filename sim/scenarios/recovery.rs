@@ -162,18 +162,36 @@ fn view_change_goes_on_with(t: &mut Scenario, who: Who) {
 
 #[test]
 fn recovery_head_uncertain_is_told_by_a_log_of_its_own_view() {
-    let mut t = Scenario::new(3);
+    let t = told_by_its_own_view(Scenario::new(3), 0);
+    assert_eq!(t.cluster.repairs_total().syncs, 0);
+    t.finish();
+}
+
+/// As with a later view: the log comes with the checkpoint that it stands on.
+#[test]
+fn recovery_head_uncertain_and_far_behind_in_its_own_view_takes_a_checkpoint_over() {
+    let t = Scenario::with(3, |options| options.slots = 64);
+    let t = told_by_its_own_view(t, 100);
+    assert_eq!(t.cluster.repairs_total().syncs, 1);
+    t.finish();
+}
+
+/// Replica 1 misses so many requests of its view; then it is what the next one waits for.
+fn told_by_its_own_view(mut t: Scenario, requests: u64) -> Scenario {
     t.request(5);
     t.run();
     t.on(R1).stop();
     t.on(R1).corrupt(Target::Prepare(7));
+    t.request(requests);
+    t.run_until("both have it all", |t| t.op(R2) == t.op(R0));
+    let op = t.op(R0) + 1;
     t.cut(R0, R2);
     t.ask(C0, 1);
-    t.run_until("it is prepared", |t| t.has(R0, 8));
+    t.run_until("it is prepared", |t| t.has(R0, op));
     t.on(R0).restart();
-    view_change_waits_for(&mut t, R0, R2, 8);
+    view_change_waits_for(&mut t, R0, R2, op);
     view_change_goes_on_with(&mut t, R1);
-    t.finish();
+    t
 }
 
 #[test]

@@ -16,11 +16,13 @@
 //!
 //! | its `log_view` | says |
 //! |---|---|
-//! | above L | this log takes the place of the one of L, as its `start_view` would have; if it |
-//! | | has no room here, with the checkpoint that comes with it |
+//! | above L | this log takes the place of the one of L, as its `start_view` would have |
 //! | L | all logs of one view are beginnings of one chain: what is longer there continues here; |
 //! | | and above its head the sender acknowledged nothing of L, and never will |
 //! | below L | the sender acknowledged nothing of L, and never will |
+//!
+//! A log that has no room here is taken with the checkpoint that comes with it. If it is of L, then
+//! whatever was acknowledged here lies below its head, in the same chain.
 //!
 //! The head is certain when no damaged slot is left above it, or when what such slots may have held
 //! was not acknowledged by a nack quorum of others: then too few are left to have committed it in
@@ -66,11 +68,14 @@ impl Replica {
             return self.ignore("on_log_of_member", "not a member");
         }
         let set = &log.set;
+        // A log that has no room here comes with its checkpoint.
+        let offer = Offer::from(&header.command);
+        let sync = self.wants_sync(&offer);
+        let op_checkpoint = if sync { offer.checkpoint.op } else { self.op_checkpoint() };
+        let may_install = set.op >= self.op || log.log_view > self.log_view;
+        let may_install = may_install && self.may_install(log, op_checkpoint);
         if log.log_view > self.log_view {
-            let offer = Offer::from(&header.command);
-            let sync = self.wants_sync(&offer);
-            let op_checkpoint = if sync { offer.checkpoint.op } else { self.op_checkpoint() };
-            if !self.may_install(log, op_checkpoint) {
+            if !may_install {
                 return self.ignore("on_log_of_member", "not a log to go on with");
             }
             if sync {
@@ -85,11 +90,19 @@ impl Replica {
         if !self.counts(header.replica, header.incarnation) {
             return self.ignore("on_log_of_member", "another incarnation");
         }
-        if log.log_view == self.log_view
-            && set.op >= self.op
-            && self.may_install(log, self.op_checkpoint())
-        {
-            self.extend_head(set);
+        if log.log_view == self.log_view && may_install {
+            if sync {
+                self.begin_sync(&offer);
+                self.install_log(set.op, log.commit_max, &set.headers);
+                self.table = set.table;
+                self.head.table = set.table;
+                assert!(
+                    self.ops_uncertain().next().is_none(),
+                    "all that it may have held is below"
+                );
+            } else {
+                self.extend_head(set);
+            }
         }
         let Some(faulty) = self.ops_uncertain().next() else {
             return self.leave_recovering_head(header, effects);

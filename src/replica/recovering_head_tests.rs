@@ -158,16 +158,40 @@ fn a_log_of_a_newer_view_that_has_no_room_comes_with_its_checkpoint() {
     let (mut bench, _) = uncertain();
     bench.receive(&shown(64, 32, 1));
     assert!(is_certain(&bench));
+    takes_the_checkpoint_over(bench, &long, View(1));
+}
+
+#[test]
+fn a_longer_log_of_the_same_view_that_has_no_room_comes_with_its_checkpoint() {
+    let long = log_of(&[0; 65]);
+    let set = set_of(&long, 4);
+    let checkpoint = BlockRef { index: 7, op: 32, checksum: 1, checksum_body: 2 };
+    let shown = |checkpoint: BlockRef| {
+        let command =
+            DoViewChange { op: set.op, commit_max: 64, checkpoint, ..DoViewChange::default() };
+        Message::new(&author(0, 3), command, &set.encode())
+    };
+    let (mut bench, _) = uncertain();
+    bench.receive(&shown(BlockRef::NONE));
+    bench.settle();
+    assert!(!is_certain(&bench));
+    bench.receive(&shown(checkpoint));
+    assert!(is_certain(&bench));
+    takes_the_checkpoint_over(bench, &long, View(0));
+}
+
+/// Replica 2 has taken the log of 66 ops over with the checkpoint of op 32.
+fn takes_the_checkpoint_over(mut bench: Bench, log: &[Message], log_view: View) {
     assert_eq!(bench.count_sent("do_view_change"), 0, "the checkpoint is not durable");
     bench.settle();
     let replica = &bench.replica;
     assert_eq!((replica.status(), replica.view()), (Status::ViewChange, View(3)));
-    assert_eq!((replica.op(), replica.log_view(), replica.commit_min()), (66, View(1), 32));
+    assert_eq!((replica.op(), replica.log_view(), replica.commit_min()), (66, log_view, 32));
     assert!(replica.is_syncing());
     assert_eq!(replica.superblock.state().op_checkpoint(), 32);
     assert_eq!(bench.drain_sent("do_view_change"), 2);
-    // It has promised nothing of this log.
-    for message in long.iter().skip_while(|message| id(message).op < 63) {
+    // It has promised nothing of what has no room above its own checkpoint.
+    for message in log.iter().skip_while(|message| id(message).op < 63) {
         let header = message.prepare_header();
         assert!(bench.replica.journal.may_nack(header.op(), Some(&header)));
     }
