@@ -74,8 +74,7 @@ fn sleep_and_ask(
         let writer = scope.spawn(|| kv.put(KEY, b"new").expect("the others go on"));
         if duration >= Duration::from_secs(3) {
             // The others are to have written before it wakes up.
-            let deadline = duration.saturating_sub(start.elapsed());
-            wait_for("the others go on", deadline, || writer.is_finished().then_some(()));
+            wait_for("the others go on", DEADLINE, || writer.is_finished().then_some(()));
         }
         let mut stranger = Raw::connect(cluster.addresses()[primary], 78);
         assert!(ask(raw, 1) && ask(&mut stranger, 2));

@@ -371,6 +371,7 @@ impl Cluster {
             .arg(format!("--journal-slots={}", self.geometry.journal_slots))
             .arg(format!("--message-size={}", self.geometry.message_size))
             .arg(format!("--pipeline={}", self.geometry.pipeline))
+            .arg(format!("--block-size={}", self.geometry.block_size))
             .arg(format!("--clients-max={}", self.geometry.clients_max))
             .arg("--data")
             .arg(self.data(replica));
