@@ -4,24 +4,37 @@ use super::*;
 use crate::storage::block::StoredBlock;
 use crate::storage::test_disk::{Completion, TestDisk};
 
+/// Op 2, whose first attempt may be suspended after so many accesses: then `on_suspended` is told
+/// what was answered so far, and it is committed again. Returns all answers.
+fn commit_suspended(
+    accesses: u64,
+    batch: &[Asked],
+    on_suspended: impl FnOnce(&mut Fixture, &[ClientReply]),
+) -> (Fixture, Vec<ClientReply>) {
+    let mut fixture = Fixture::with_sessions();
+    fixture.executor.store.suspend_after(accesses);
+    let prepare = prepare(2, fixture.timestamp, batch);
+    let mut replies = Vec::new();
+    if fixture.executor.commit(&prepare, &mut replies) == CommitOutcome::Suspended {
+        on_suspended(&mut fixture, &replies);
+        assert_eq!(fixture.executor.commit(&prepare, &mut replies), CommitOutcome::Done);
+    }
+    fixture.executor.store = disarmed(std::mem::take(&mut fixture.executor.store));
+    (fixture, replies)
+}
+
 #[test]
 fn reply_of_an_op_that_is_suspended_is_kept_until_all_of_it_is_executed() {
     let batch = [count(A, 1, 1, "before"), count(B, 1, 1, "behind")];
     let mut kept = 0;
     for accesses in 0..30 {
-        let mut fixture = Fixture::with_sessions();
-        fixture.executor.store.suspend_after(accesses);
-        let prepare = prepare(2, fixture.timestamp, &batch);
-        let mut replies = Vec::new();
-        if fixture.executor.commit(&prepare, &mut replies) == CommitOutcome::Suspended {
+        let (mut fixture, _) = commit_suspended(accesses, &batch, |fixture, replies| {
             if replies.len() == 1 {
                 let admission = fixture.admit(&batch[0]);
                 assert!(matches!(admission, Admission::Ignore(_)), "{admission:?}");
                 kept += 1;
             }
-            assert_eq!(fixture.executor.commit(&prepare, &mut replies), CommitOutcome::Done);
-        }
-        fixture.executor.store = disarmed(std::mem::take(&mut fixture.executor.store));
+        });
         for asked in &batch {
             assert!(matches!(fixture.admit(asked), Admission::Reply(_)));
         }
@@ -39,19 +52,12 @@ fn suspension_abandons_the_attempt_whatever_it_returned() {
         assert_eq!(expected.len(), 3);
         let mut suspensions = 0;
         for accesses in 0..30 {
-            let mut fixture = Fixture::with_sessions();
-            fixture.executor.store.suspend_after(accesses);
-            let prepare = prepare(2, fixture.timestamp, &batch);
-            let mut replies = Vec::new();
-            if fixture.executor.commit(&prepare, &mut replies) == CommitOutcome::Suspended {
+            let (fixture, replies) = commit_suspended(accesses, &batch, |fixture, replies| {
                 suspensions += 1;
                 assert!(fixture.executor.store.is_settled());
                 assert_eq!(fixture.executor.op(), 1);
                 assert!(replies.len() < 3);
-                let outcome = fixture.executor.commit(&prepare, &mut replies);
-                assert_eq!(outcome, CommitOutcome::Done);
-            }
-            fixture.executor.store = disarmed(std::mem::take(&mut fixture.executor.store));
+            });
             assert_eq!(replies, expected);
             assert_eq!(fixture.executor.digest(), undisturbed.executor.digest());
         }
@@ -72,17 +78,11 @@ fn a_recovery_that_is_suspended_leaves_nothing_behind() {
     assert_eq!(kept.incarnations[1], 8);
     let mut suspensions = 0;
     for accesses in 0..10 {
-        let mut fixture = Fixture::with_sessions();
-        fixture.executor.store.suspend_after(accesses);
-        let prepare = prepare(2, fixture.timestamp, std::slice::from_ref(&asked));
-        let mut replies = Vec::new();
-        if fixture.executor.commit(&prepare, &mut replies) == CommitOutcome::Suspended {
+        let batch = std::slice::from_ref(&asked);
+        let (fixture, replies) = commit_suspended(accesses, batch, |fixture, _| {
             suspensions += 1;
             assert!(fixture.executor.table_kept().unwrap().is_none());
-            let outcome = fixture.executor.commit(&prepare, &mut replies);
-            assert_eq!(outcome, CommitOutcome::Done);
-        }
-        fixture.executor.store = disarmed(std::mem::take(&mut fixture.executor.store));
+        });
         assert_eq!(replies, expected);
         assert_eq!(fixture.executor.digest(), undisturbed.executor.digest());
     }
