@@ -7,7 +7,8 @@
 //! ```
 //!
 //! Now and then also what is executed is looked over, down to where no peer can need it: what was
-//! damaged there, and whose header went with it, a peer may lack too.
+//! damaged there, and whose header went with it, a peer may lack too. A header whose prepare lies
+//! here whole is taken from that, once the chain names it.
 //!
 //! **Invariants:** repair never advances or replaces the head, except by a `start_view`; a header
 //! is accepted only at `chain_min - 1` and only if the header above names it as parent; a prepare
@@ -65,11 +66,24 @@ impl Replica {
     pub(super) fn extend_chain(&mut self) {
         while self.chain_min > 1 && self.chain_min <= self.op {
             let parent = self.journal.header(self.chain_min).expect("in the chain").parent_id();
-            match self.journal.header(self.chain_min - 1) {
-                Some(header) if header.id() == parent => self.chain_min -= 1,
-                _ => break,
+            if self.journal.header(parent.op).map(Header::id) != Some(parent) {
+                // Its header was lost, and its body was not.
+                let lost = self.journal.header_of_body(&parent);
+                let Some(lost) = lost.filter(|lost| self.may_insert(lost)) else { return };
+                self.journal.insert_header(&lost);
             }
+            self.chain_min -= 1;
         }
+    }
+
+    /// Whether a header that the chain names may be taken into the journal.
+    fn may_insert(&self, header: &Header<Prepare>) -> bool {
+        let op = header.op();
+        assert!(op < self.op, "repair never touches the head");
+        // What is damaged below the checkpoint may be an op a lap later, of which nothing may be
+        // said.
+        let is_doubtful = op <= self.op_checkpoint() && self.journal.is_faulty(op);
+        op >= self.chain_min_wanted() && !is_doubtful
     }
 
     /// Whether the chain does not reach down to what is executed.
@@ -161,21 +175,14 @@ impl Replica {
         if self.chain_min <= 1 {
             return;
         }
-        if header.op() != self.chain_min - 1 || header.op() < self.chain_min_wanted() {
+        if header.op() != self.chain_min - 1 || !self.may_insert(header) {
             return;
         }
         let above = self.journal.header(self.chain_min).expect("in the chain");
         if above.parent_id() != header.id() {
             return;
         }
-        assert!(header.op() < self.op, "repair never touches the head");
         let known = self.journal.header(header.op()).is_some_and(|own| own.id() == header.id());
-        // What is damaged may be an op a lap later, of which nothing may be said.
-        let is_doubtful =
-            header.op() <= self.op_checkpoint() && self.journal.is_faulty(header.op());
-        if !known && is_doubtful {
-            return;
-        }
         if !known {
             self.journal.insert_header(header);
             self.counters.headers_repaired += 1;

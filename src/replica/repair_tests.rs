@@ -72,13 +72,38 @@ fn headers_are_answered_by_as_many_as_fit_a_message() {
     assert_eq!(bench.sent[1].1.body(), headers_of(&log[6..9]).body());
 }
 
+/// Its body is found damaged, and then its header goes, too.
+fn lose(bench: &mut Bench, prepare: &Message) {
+    let id = id(prepare);
+    let slot = u32::try_from(id.op).unwrap();
+    bench.disk.write(Layout::new(GEOMETRY).prepare_offset(slot), &[0xAA; 4096]);
+    bench.receive(&message(0, 0, RequestPrepare { prepare: id }));
+    bench.settle();
+    bench.replica.journal.remove(id.op);
+    bench.replica.begin_chain();
+    bench.sent.clear();
+}
+
+#[test]
+fn a_header_whose_body_is_here_is_nobody_elses_to_tell() {
+    let log = log_of(&[0; 5]);
+    let mut bench = with_durable_log(&log, 6);
+    bench.replica.journal.remove(3);
+    assert!(bench.replica.journal.header(3).is_none());
+    bench.replica.begin_chain();
+    assert_eq!(bench.replica.chain_min, 1);
+    bench.act(Replica::on_turn_end);
+    bench.settle();
+    assert!(bench.replica.journal.is_clean(&id(&log[2])));
+    assert!(asked(&bench).is_empty() && asked_headers(&bench).is_empty());
+}
+
 /// A peer that is behind needs what lies beneath a hole of this log, and judges by its own chain.
 #[test]
 fn headers_beneath_a_hole_are_answered_and_none_across_it() {
     let log = log_of(&[0; 5]);
     let mut bench = with_durable_log(&log, 6);
-    bench.replica.journal.remove(3);
-    bench.replica.begin_chain();
+    lose(&mut bench, &log[2]);
     assert_eq!(bench.replica.chain_min, 4);
     bench.receive(&message(2, 0, RequestHeaders { op_min: 1, op_max: 2 }));
     assert_eq!(bench.sent[0].1.body(), headers_of(&log[..2]).body());
@@ -101,20 +126,21 @@ fn asked_headers(bench: &Bench) -> Vec<(Op, Op)> {
 fn a_hole_in_what_is_executed_is_filled_now_and_then() {
     let log = log_of(&[0; 5]);
     let mut bench = with_durable_log(&log, 6);
-    bench.replica.journal.remove(3);
-    bench.replica.begin_chain();
+    lose(&mut bench, &log[2]);
     assert_eq!((bench.replica.chain_min, bench.replica.commit_min()), (4, 6));
     bench.ticks(450);
-    let asked = asked_headers(&bench);
-    assert!((3..10).contains(&asked.len()), "{asked:?}");
-    assert!(asked.iter().all(|range| *range == (1, 3)));
+    let ranges = asked_headers(&bench);
+    assert!((3..10).contains(&ranges.len()), "{ranges:?}");
+    assert!(ranges.iter().all(|range| *range == (1, 3)));
     bench.receive(&headers_of(&log[1..2]));
     assert_eq!(bench.replica.chain_min, 4, "not the one above it");
     bench.receive(&headers_of(&log[..3]));
     assert_eq!(bench.replica.chain_min, 1);
-    bench.act(Replica::on_turn_end);
+    bench.ticks(450);
+    assert!(asked(&bench).contains(&3));
+    bench.receive(&log[2]);
     bench.settle();
-    assert!(bench.replica.journal.is_clean(&id(&log[2])), "its body lay there");
+    assert!(bench.replica.journal.is_clean(&id(&log[2])));
     bench.sent.clear();
     bench.ticks(450);
     assert!(asked_headers(&bench).is_empty());

@@ -86,7 +86,7 @@ pub(super) struct Slot {
     /// The prepare that belongs here.
     pub(super) header: Option<Header<Prepare>>,
     /// The prepare whose bytes are on disk intact as far as known, or are being written.
-    pub(super) body: Option<Body>,
+    pub(super) body: Option<Header<Prepare>>,
     /// What the redundant header must say when its sector is written next.
     pub(super) durable: Redundant,
     /// `header` is there and not durable in both rings.
@@ -97,14 +97,6 @@ pub(super) struct Slot {
     pub(super) unmarked: bool,
     /// The number of the last write of the body.
     pub(super) sequence: u64,
-}
-
-/// Bytes on disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Body {
-    pub(super) id: PrepareId,
-    /// Header and body, bytes.
-    pub(super) size: u32,
 }
 
 /// A write of a body.
@@ -129,12 +121,6 @@ struct Read {
     slot: u32,
     /// The write whose bytes are read.
     sequence: u64,
-}
-
-impl From<&Header<Prepare>> for Body {
-    fn from(header: &Header<Prepare>) -> Self {
-        Self { id: header.id(), size: header.size }
-    }
 }
 
 impl Slot {
@@ -240,7 +226,15 @@ impl Journal {
     pub fn has_body(&self, id: &PrepareId) -> bool {
         let slot = self.slot_of(id.op);
         let waits = self.writes.get(&slot).is_some_and(|write| write.id == *id);
-        waits || self.slot(slot).body.is_some_and(|body| body.id == *id)
+        waits || self.slot(slot).body.is_some_and(|body| body.id() == *id)
+    }
+
+    /// The header of exactly this prepare, if its body is on disk as far as known and nothing is on
+    /// its way to the slot: it is known also where the header was lost in both memory and ring.
+    pub fn header_of_body(&self, id: &PrepareId) -> Option<Header<Prepare>> {
+        let slot = self.slot_of(id.op);
+        let body = self.slot(slot).body.filter(|body| body.id() == *id);
+        body.filter(|_| !self.writes.contains_key(&slot))
     }
 
     /// Whether it is certain that this replica never acknowledged, in a view that still counts,
@@ -299,7 +293,7 @@ impl Journal {
         place.dirty = true;
         if op == 0 && header.id() == root.id() && !place.faulty {
             place.dirty = false;
-        } else if place.body == Some(Body::from(header)) && !self.writes.contains_key(&slot) {
+        } else if place.body == Some(*header) && !self.writes.contains_key(&slot) {
             self.written.insert(slot, false);
         }
         if op > self.op_max {
@@ -350,7 +344,7 @@ impl Journal {
         let place = self.slot_mut(slot);
         assert!(place.holds(&header.id()));
         assert!(!place.unmarked);
-        place.body = Some(Body::from(&header));
+        place.body = Some(header);
         place.sequence = sequence;
         let mut sectors = message.sectors();
         if defect!("write_cut_short") {
@@ -375,7 +369,7 @@ impl Journal {
         assert_eq!(write.id.op, op);
         assert!(write.waiting.is_none());
         let place = self.slot(slot);
-        assert_eq!(place.body.map(|body| body.id), Some(write.id));
+        assert_eq!(place.body.map(|body| body.id()), Some(write.id));
         if place.holds(&write.id) {
             assert!(place.dirty);
             self.written.insert(slot, false);
@@ -397,7 +391,7 @@ impl Journal {
             let place = &mut self.slots[slot as usize];
             if self.written.get(&slot) == Some(&true) && place.holds(&id) {
                 assert!(place.dirty);
-                assert_eq!(place.body.map(|body| body.id), Some(id));
+                assert_eq!(place.body.map(|body| body.id()), Some(id));
                 place.dirty = false;
                 place.faulty = false;
                 self.written.remove(&slot);
@@ -425,7 +419,7 @@ impl Journal {
         for slot in ready {
             let place = self.slot_mut(slot);
             let header = place.header.expect("what is written has a header");
-            assert_eq!(place.body, Some(Body::from(&header)));
+            assert_eq!(place.body, Some(header));
             place.durable = Redundant::Header(header);
             place.unmarked = false;
             self.written.insert(slot, true);
@@ -518,7 +512,7 @@ impl Journal {
     /// flight.
     pub fn read_prepare(&mut self, id: &PrepareId, requests: &mut Vec<Request>) -> Option<u32> {
         let slot = self.slot_of(id.op);
-        let body = self.slot(slot).body.filter(|body| body.id == *id)?;
+        let body = self.slot(slot).body.filter(|body| body.id() == *id)?;
         let in_flight = self.writes.get(&slot).is_some_and(|write| write.waiting.is_none());
         if in_flight || self.reads.len() >= READS_MAX {
             return None;
@@ -551,7 +545,7 @@ impl Journal {
     /// The bytes of prepare `id` in `slot` turned out to be damaged.
     fn on_damage(&mut self, slot: u32, id: &PrepareId) {
         let place = &mut self.slots[slot as usize];
-        if place.body.is_none_or(|body| body.id != *id) {
+        if place.body.is_none_or(|body| body.id() != *id) {
             return;
         }
         place.body = None;
@@ -597,7 +591,7 @@ impl Journal {
         let in_flight = self.writes.contains_key(&slot);
         let place = self.slot(slot);
         if was_faulty && !in_flight && !matches!(place.durable, Redundant::Truncated(_)) {
-            let id = place.body.map(|body| body.id).or(id).unwrap_or_default();
+            let id = place.body.map(|body| body.id()).or(id).unwrap_or_default();
             self.mark_truncated(slot, id);
         }
         let place = self.slot_mut(slot);
@@ -617,7 +611,7 @@ impl Journal {
         let in_flight = self.writes.contains_key(&slot);
         let place = self.slot_mut(slot);
         let Some(header) = place.header.take() else { return };
-        let on_disk = place.body.is_some_and(|body| body.id == header.id());
+        let on_disk = place.body.is_some_and(|body| body.id() == header.id());
         // What is being written is marked when it is complete; what is faulty stays invalidated.
         if mark && on_disk && !in_flight && !place.faulty {
             self.mark_truncated(slot, header.id());

@@ -18,7 +18,7 @@
 //! **Not here:** what a replica may do after this (is its head certain?), and the headers of the
 //! superblock's head, which it inserts.
 
-use super::journal::{Body, Journal, Slot};
+use super::journal::{Journal, Slot};
 use super::layout::{Layout, SUPERBLOCK_COPIES, SUPERBLOCK_COPY_SIZE};
 use super::recovery::{Frame, JournalLost, Outcome, Recovery, Scanned};
 use super::slot::{Place, Redundant, Stored};
@@ -494,7 +494,7 @@ fn slot_of(scanned: &Scanned, outcome: Outcome) -> Slot {
     let as_read = scanned.redundant.unwrap_or(Redundant::Invalidated);
     let slot = Slot {
         header: None,
-        body: prepare.map(Body::from),
+        body: prepare.copied(),
         durable: as_read,
         dirty: false,
         faulty: false,
