@@ -60,5 +60,5 @@ fn a_genesis_that_is_being_executed_is_not_prepared_again() {
     bench.take(&mut effects);
     bench.settle();
     assert!(bench.replica.is_primary() && bench.replica.is_born());
-    assert_eq!(Bench::blank(1).replica.ops_not_durable(), 0);
+    assert_eq!(Bench::blank(1).replica.ops_to_repair(), 0);
 }

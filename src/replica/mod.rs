@@ -402,18 +402,12 @@ impl Replica {
         self.superblock.state().log_view
     }
 
-    /// How many ops of the log that a peer may still ask for are not durable here, or damaged.
+    /// How many ops of the log that a peer may still ask for are not known here, not durable, or
+    /// damaged. What is below is in a checkpoint, and of no use to anybody: who took over the
+    /// checkpoint never had it.
     pub fn ops_to_repair(&self) -> u32 {
-        let is_hurt = |op: &Op| self.journal.is_dirty(*op) || self.journal.is_faulty(*op);
-        let count = (self.op_repair_min()..=self.op).filter(is_hurt).count();
-        u32::try_from(count).expect("at most the slots of a geometry")
-    }
-
-    /// How many ops of the log that a peer may still ask for are not durable here. What is below is
-    /// in a checkpoint, and of no use to anybody: who took over the checkpoint never had it.
-    pub(super) fn ops_not_durable(&self) -> u32 {
-        let is_dirty = |op: &Op| self.journal.is_dirty(*op);
-        let count = (self.op_repair_min()..=self.op).filter(is_dirty).count();
+        let is_hurt = |op: &Op| self.journal.header(*op).is_none() || self.journal.is_dirty(*op);
+        let count = (self.chain_min_wanted()..=self.op).filter(is_hurt).count();
         assert!(count <= self.geometry.journal_slots as usize);
         u32::try_from(count).expect("at most the slots of a geometry")
     }

@@ -93,7 +93,7 @@ impl Replica {
 
     /// The lowest op whose header is wanted: of what is executed here, also below the checkpoint,
     /// as much as a peer may still ask for and the log leaves room for.
-    fn chain_min_wanted(&self) -> Op {
+    pub(super) fn chain_min_wanted(&self) -> Op {
         let op_ring = (self.op + 1).saturating_sub(self.geometry_slots());
         self.op_repair_min().max(op_ring).clamp(1, self.commit_min + 1)
     }

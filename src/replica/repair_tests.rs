@@ -128,6 +128,7 @@ fn a_hole_in_what_is_executed_is_filled_now_and_then() {
     let mut bench = with_durable_log(&log, 6);
     lose(&mut bench, &log[2]);
     assert_eq!((bench.replica.chain_min, bench.replica.commit_min()), (4, 6));
+    assert_eq!(bench.replica.ops_to_repair(), 1, "a hole counts");
     bench.ticks(450);
     let ranges = asked_headers(&bench);
     assert!((3..10).contains(&ranges.len()), "{ranges:?}");
@@ -141,6 +142,7 @@ fn a_hole_in_what_is_executed_is_filled_now_and_then() {
     bench.receive(&log[2]);
     bench.settle();
     assert!(bench.replica.journal.is_clean(&id(&log[2])));
+    assert_eq!(bench.replica.ops_to_repair(), 0);
     bench.sent.clear();
     bench.ticks(450);
     assert!(asked_headers(&bench).is_empty());

@@ -45,7 +45,7 @@ impl Replica {
             clock_offset_ns: offset.unwrap_or(0),
             prepares_repaired: self.counters.prepares_repaired,
             headers_repaired: self.counters.headers_repaired,
-            journal_dirty: self.ops_not_durable(),
+            journal_dirty: self.ops_to_repair(),
             journal_faulty: self.journal.faulty_count(),
             journal_slots: self.geometry.journal_slots,
             sessions_count,

@@ -193,7 +193,8 @@ report! {
         prepares_repaired: u64,
         /// Headers it replaced by those of its peers since it started.
         headers_repaired: u64,
-        /// Slots of the journal whose prepare is not durable yet.
+        /// Ops that a peer may still ask for (above the newest proven checkpoint) whose prepare is
+        /// not known here or not durable.
         journal_dirty: u32,
         /// Slots of the journal whose prepare is damaged or lost.
         journal_faulty: u32,
