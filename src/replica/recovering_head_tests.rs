@@ -99,6 +99,44 @@ fn a_log_of_a_newer_view_takes_the_place_of_the_own_one() {
     assert_eq!(bench.replica.journal.header(3).map(Header::id), Some(id(&newer[2])));
 }
 
+/// The log of view 1 is blank at op 3, which is damaged where it comes from; its op 4 names another
+/// op 3 than the one that lies here. Nobody else could say that too few ever had that one.
+#[test]
+fn a_blank_op_whose_successor_names_another_than_the_own_one_was_never_acknowledged() {
+    for (own_is_of_log, nack) in [(false, 0b10), (true, 0)] {
+        let log = log_of(&[0, 0]);
+        let mut bench = Bench::with_log(2, &log, 0, 2);
+        for prepare in &log {
+            bench.receive(prepare);
+            bench.settle();
+        }
+        assert_eq!(bench.replica.ops_to_repair(), 0);
+        let layout = crate::storage::Layout::new(GEOMETRY);
+        bench.disk.write(layout.prepare_offset(5), &[0xAA; 4096]);
+        bench.disk.write(layout.headers_offset(0) + 5 * 128, &[0xAA; 128]);
+        let mut bench = bench.restart();
+        bench.settle();
+        assert_eq!(bench.replica.ops_uncertain().collect::<Vec<_>>(), [5]);
+        bench.sent.clear();
+        let third = if own_is_of_log { log[2].clone() } else { next(1, &log[1], 2, 71) };
+        let newer = [&log[..2], &[third.clone(), next(1, &third, 2, 72)]].concat();
+        let mut set = set_of(&newer, 3);
+        assert_eq!((set.op, set.headers.len()), (4, 3));
+        set.headers[1] = None;
+        bench.receive(&shown_set(&set, 0, 1));
+        bench.settle();
+        assert!(is_certain(&bench));
+        assert_eq!((bench.replica.op(), bench.replica.log_view()), (4, View(1)));
+        let log = bench.replica.own_view_log();
+        assert_eq!((log.set.headers.len(), log.nack), (3, nack | 0b1));
+        let names: Vec<_> =
+            log.set.headers.iter().map(|header| header.map(|own| own.id())).collect();
+        let own = own_is_of_log.then(|| id(&third));
+        assert_eq!(names[..2], [Some(id(&newer[3])), own], "blank, but for the one that it names");
+        assert_eq!(log.present, if own_is_of_log { 0b110 } else { 0b100 });
+    }
+}
+
 #[test]
 fn a_log_that_cannot_be_this_replicas_does_not_take_its_place() {
     let log = log_of(&[0; 64]);
@@ -193,7 +231,7 @@ fn takes_the_checkpoint_over(mut bench: Bench, log: &[Message], log_view: View) 
     // It has promised nothing of what has no room above its own checkpoint.
     for message in log.iter().skip_while(|message| id(message).op < 63) {
         let header = message.prepare_header();
-        assert!(bench.replica.journal.may_nack(header.op(), Some(&header)));
+        assert!(bench.replica.journal.may_nack(header.op(), Some(&header.id())));
     }
 }
 

@@ -203,7 +203,10 @@ impl Replica {
         let (mut present, mut nack) = (0u64, 0u64);
         for (index, header) in set.headers.iter().enumerate() {
             let op = set.op - index as u64;
-            if self.journal.may_nack(op, header.as_ref()) {
+            // What is blank has a name all the same if its successor is known.
+            let above = index.checked_sub(1).and_then(|above| set.headers[above].as_ref());
+            let id = header.as_ref().map(Header::id).or_else(|| above.map(Header::parent_id));
+            if self.journal.may_nack(op, id.as_ref()) {
                 nack |= 1 << index;
             }
             if header.is_some_and(|header| self.has_prepare(&header)) {

@@ -238,9 +238,9 @@ impl Journal {
     }
 
     /// Whether it is certain that this replica never acknowledged, in a view that still counts,
-    /// what `header` says of `op`; without `header`: anything at `op`. Damage is never certain.
-    pub fn may_nack(&self, op: Op, header: Option<&Header<Prepare>>) -> bool {
-        assert!(header.is_none_or(|header| header.op() == op));
+    /// prepare `id` of `op`; without `id`: anything at `op`. Damage is never certain.
+    pub fn may_nack(&self, op: Op, id: Option<&PrepareId>) -> bool {
+        assert!(id.is_none_or(|id| id.op == op));
         if op <= self.op_checkpoint {
             return false;
         }
@@ -251,7 +251,7 @@ impl Journal {
         let is_faulty = slot.faulty && !defect!("nack_corrupt");
         match &slot.header {
             Some(ours) if ours.op() == op => {
-                let different = header.is_some_and(|header| header.id() != ours.id());
+                let different = id.is_some_and(|id| *id != ours.id());
                 let is_kept = is_faulty && !defect!("nack_corrupt_named");
                 different || (slot.dirty && !is_kept)
             }

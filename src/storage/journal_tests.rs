@@ -102,7 +102,7 @@ fn a_prepare_is_durable_after_body_and_header() {
     let mut bench = Bench::new();
     let first = message(1, 1, &Header::root(CLUSTER).id(), &[1; 100]);
     let id = id_of(&first);
-    assert!(bench.journal.may_nack(1, Some(&first.prepare_header())));
+    assert!(bench.journal.may_nack(1, Some(&first.prepare_header().id())));
     bench.journal.write_prepare(&first, &mut bench.requests);
     assert!(bench.journal.is_dirty(1) && !bench.journal.is_faulty(1));
     assert!(bench.journal.has_body(&id) && bench.journal.is_writing(&id));
@@ -114,14 +114,14 @@ fn a_prepare_is_durable_after_body_and_header() {
     bench.done(body);
     assert!(bench.durable.is_empty());
     assert!(bench.journal.is_dirty(1) && bench.journal.is_writing(&id));
-    assert!(bench.journal.may_nack(1, Some(&first.prepare_header())));
+    assert!(bench.journal.may_nack(1, Some(&first.prepare_header().id())));
     bench.journal.flush_headers(&mut bench.requests);
     let headers = bench.write_token();
     assert_eq!(headers, Token::WriteHeaders { sector: 0 });
     bench.done(headers);
     assert_eq!(bench.durable, [id]);
     assert!(bench.journal.is_clean(&id) && !bench.journal.is_writing(&id));
-    assert!(!bench.journal.may_nack(1, Some(&first.prepare_header())));
+    assert!(!bench.journal.may_nack(1, Some(&first.prepare_header().id())));
     assert_eq!(bench.journal.op_max(), 1);
 }
 
@@ -196,12 +196,12 @@ fn damage_found_by_a_read_is_faulty_until_the_body_is_durable_again() {
     assert!(damaged.is_none());
     assert!(bench.journal.is_faulty(2) && bench.journal.is_dirty(2));
     assert!(!bench.journal.has_body(&id) && !bench.journal.is_clean(&id));
-    assert!(!bench.journal.may_nack(2, Some(&header)));
+    assert!(!bench.journal.may_nack(2, Some(&header.id())));
     assert!(bench.journal.read_prepare(&id, &mut bench.requests).is_none());
 
     bench.durable.clear();
     bench.journal.write_prepare(&messages[1], &mut bench.requests);
-    assert!(!bench.journal.may_nack(2, Some(&header)));
+    assert!(!bench.journal.may_nack(2, Some(&header.id())));
     bench.settle();
     assert_eq!(bench.durable, [id]);
     assert!(bench.journal.is_clean(&id) && !bench.journal.is_faulty(2));
@@ -215,7 +215,7 @@ fn a_truncated_prepare_stays_readable_and_comes_back_without_a_write_of_its_body
     let id = id_of(&messages[4]);
     assert!(bench.journal.header(5).is_none() && !bench.journal.is_dirty(5));
     assert!(bench.journal.has_body(&id) && !bench.journal.is_clean(&id));
-    assert!(bench.journal.may_nack(5, Some(&messages[4].prepare_header())));
+    assert!(bench.journal.may_nack(5, Some(&messages[4].prepare_header().id())));
     bench.settle();
     let mut opened = bench.disk.open().unwrap();
     assert_eq!((opened.journal.op_max(), opened.faulty_count), (3, 0));
@@ -238,7 +238,7 @@ fn a_successor_of_the_same_op_waits_for_the_marker() {
     bench.journal.write_prepare(&successor, &mut bench.requests);
     assert!(bench.requests.is_empty(), "the old header is on disk");
     assert!(bench.journal.has_body(&id) && bench.journal.is_writing(&id));
-    assert!(bench.journal.may_nack(5, Some(&messages[4].prepare_header())));
+    assert!(bench.journal.may_nack(5, Some(&messages[4].prepare_header().id())));
     bench.journal.flush_headers(&mut bench.requests);
     let marker = bench.write_token();
     assert_eq!(marker, Token::WriteHeaders { sector: 0 });
@@ -275,10 +275,10 @@ fn a_faulty_slot_is_not_nackable_whatever_header_comes_until_it_is_truncated() {
     let mut journal = bench.disk.open().unwrap().journal;
     assert!(journal.is_faulty(4) && journal.header(4).is_none());
     assert!(!journal.may_nack(4, None));
-    assert!(!journal.may_nack(4, Some(&messages[3].prepare_header())));
+    assert!(!journal.may_nack(4, Some(&messages[3].prepare_header().id())));
     journal.insert_header(&messages[3].prepare_header());
     assert!(journal.is_faulty(4) && journal.is_dirty(4));
-    assert!(!journal.may_nack(4, Some(&messages[3].prepare_header())));
+    assert!(!journal.may_nack(4, Some(&messages[3].prepare_header().id())));
     journal.truncate(3);
     assert!(!journal.is_faulty(4) && journal.may_nack(4, None));
 }
@@ -632,7 +632,7 @@ impl World {
             if *op > self.checkpoint() {
                 let header = self.message(*op).prepare_header();
                 assert_eq!(self.journal.header(*op).map(|header| header.id()), Some(*id));
-                assert!(!self.journal.may_nack(*op, Some(&header)), "op {op}");
+                assert!(!self.journal.may_nack(*op, Some(&header.id())), "op {op}");
                 assert!(self.journal.is_clean(id) || self.damaged.contains(op));
             }
         }
@@ -695,7 +695,7 @@ impl World {
                 continue;
             }
             let header = self.known[id].prepare_header();
-            assert!(!self.journal.may_nack(*op, Some(&header)), "op {op} was acknowledged");
+            assert!(!self.journal.may_nack(*op, Some(&header.id())), "op {op} was acknowledged");
             let slot = geometry().slot(*op);
             if !self.journal.is_clean(id) {
                 assert!(self.is_rotten(slot) || self.damaged.contains(op), "op {op} was durable");
@@ -847,7 +847,7 @@ fn the_root_does_not_come_back_above_a_checkpoint() {
     bench.journal.truncate(63);
     assert!(bench.journal.header(64).is_none() && bench.journal.header(0).is_none());
     assert_eq!(bench.journal.op_max(), 63);
-    assert!(bench.journal.may_nack(64, Some(&messages[63].prepare_header())));
+    assert!(bench.journal.may_nack(64, Some(&messages[63].prepare_header().id())));
 }
 
 #[test]
@@ -855,7 +855,7 @@ fn one_op_is_removed_below_others_that_stay() {
     let (mut bench, messages) = Bench::with_ops(5);
     bench.journal.remove(3);
     assert!(bench.journal.header(3).is_none());
-    assert!(bench.journal.may_nack(3, Some(&messages[2].prepare_header())));
+    assert!(bench.journal.may_nack(3, Some(&messages[2].prepare_header().id())));
     assert_eq!(bench.journal.op_max(), 5);
     bench.settle();
     assert!(bench.disk.open().unwrap().journal.header(3).is_none());
@@ -930,7 +930,7 @@ fn a_faulty_slot_whose_repair_is_overtaken_stays_faulty() {
     bench.journal.insert_header(&second.prepare_header());
     bench.settle();
     assert!(bench.journal.is_faulty(5) && bench.journal.is_dirty(5));
-    assert!(!bench.journal.may_nack(5, Some(&second.prepare_header())));
+    assert!(!bench.journal.may_nack(5, Some(&second.prepare_header().id())));
 }
 
 #[test]
@@ -943,7 +943,7 @@ fn a_faulty_slot_that_was_cut_is_empty_after_a_restart() {
     bench.settle();
     let opened = bench.disk.open().unwrap();
     assert_eq!((opened.journal.op_max(), opened.faulty_count), (4, 0));
-    assert!(opened.journal.may_nack(5, Some(&messages[4].prepare_header())));
+    assert!(opened.journal.may_nack(5, Some(&messages[4].prepare_header().id())));
 }
 
 #[test]

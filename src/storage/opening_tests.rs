@@ -63,7 +63,7 @@ fn whole_bodies_above_the_checkpoint_are_verified() {
     let opened = disk.open().unwrap();
     assert_eq!(opened.faulty_count, 1);
     assert!(opened.journal.is_faulty(7) && !opened.journal.has_body(&id));
-    assert!(!opened.journal.may_nack(7, Some(&messages[6].prepare_header())));
+    assert!(!opened.journal.may_nack(7, Some(&messages[6].prepare_header().id())));
 }
 
 #[test]
