@@ -257,6 +257,43 @@ fn recovery_head_uncertain_is_told_by_a_nack_quorum_that_left_its_view() {
     t.finish();
 }
 
+/// Replica 0 has prepared an op 8 of its own, and takes the log over in which another one is blank,
+/// known by its successor alone. Found by a seed with the damage of disks set to its most.
+#[test]
+fn recovery_head_uncertain_with_another_op_than_the_blank_one_speaks_against_it() {
+    let mut t = Scenario::new(3);
+    t.request(5);
+    t.run();
+    t.cut(R0, R_);
+    t.ask(C0, 1);
+    t.run_until("the first primary has it", |t| t.has(R0, 8));
+    t.on(R0).stop();
+    t.on(R0).corrupt(Target::Header(12));
+    t.run_until("view 1 has begun", |t| t.log_view(R1) == 1 && t.log_view(R2) == 1);
+    t.cut(R1, R2);
+    t.ask(C0, 1);
+    t.ask(C1, 1);
+    t.run_until("the next primary has others", |t| t.has(R1, 9));
+    t.on(R1).stop();
+    t.on(R1).corrupt(Target::Prepare(8));
+    t.on(R1).corrupt(Target::Header(8));
+    t.on(R1).start();
+    t.join(R1, R2);
+    t.run_for(5000);
+    assert_eq!((t.status(R1), t.status(R2)), (Status::ViewChange, Status::ViewChange));
+    // The log with the blank op reaches it first.
+    t.rule(Rule::drop(DoViewChange::CODE), R2, R0);
+    t.join(R0, R_);
+    t.on(R0).start();
+    assert_eq!(t.status(R0), Status::RecoveringHead);
+    t.run_until("it takes that log", |t| t.status(R0) == Status::ViewChange && t.op(R0) == 9);
+    t.end_all();
+    t.run();
+    assert_eq!((t.status(R_), t.to_repair(R_)), (Status::Normal, 0));
+    assert_eq!((t.answered(C0), t.answered(C1)), (7, 1));
+    t.finish();
+}
+
 #[test]
 fn recovery_head_uncertain_while_a_view_change_passes_by() {
     let mut t = Scenario::new(5);
