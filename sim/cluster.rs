@@ -129,6 +129,8 @@ struct ReplicaSlot {
     recovery: Option<Recovery>,
     /// The newest checkpoint that it has in full.
     complete: BlockRef,
+    /// The checkpoint that its file says is being taken over.
+    syncing: BlockRef,
     /// The op of the checkpoint that was last looked for on its disk in this life.
     surveyed: Op,
     /// Uncertain heads that became certain in this life, as far as was seen.
@@ -148,6 +150,7 @@ impl ReplicaSlot {
             file: FileFate::Whole,
             recovery: None,
             complete: BlockRef::NONE,
+            syncing: BlockRef::NONE,
             surveyed: 0,
             heads_resolved: 0,
             noted: (0, 0, 0, 0),
@@ -348,7 +351,7 @@ impl Cluster {
             view_durable: Some(replica.view_durable()),
             log_view_durable: Some(replica.log_view_durable()),
             op_complete: replica.op_complete_durable(),
-            op_syncing: replica.op_syncing_durable(),
+            op_syncing: replica.checkpoint_syncing_durable().map(|checkpoint| checkpoint.op),
         };
         let heads_resolved = replica.counters().heads_resolved;
         let status = replica.status() as u64;
@@ -371,6 +374,7 @@ impl Cluster {
         let index = u8::try_from(process).expect("at most six");
         self.checkers.on_bounds(index, &server.bounds()).map_err(Failure::Correctness)?;
         slot.complete = replica.checkpoint_complete_durable().unwrap_or(BlockRef::NONE);
+        slot.syncing = replica.checkpoint_syncing_durable().unwrap_or(BlockRef::NONE);
         let root = slot.complete;
         if root.op > slot.surveyed {
             slot.surveyed = root.op;

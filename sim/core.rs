@@ -88,7 +88,7 @@ impl Cluster {
     /// Whether, of every op, the replicas that are not in the core and those in it on whose disk it
     /// is hurt are together fewer than a replication quorum. Then whatever was committed lies
     /// intact in the core; and of what does not, a nack quorum of the core is certain. And whether
-    /// the core has all blocks of the checkpoints of its members.
+    /// the core has all blocks of the checkpoints of its members, and of those they take over.
     fn is_sufficient(&self, core: &[usize]) -> bool {
         let disks = &self.world.borrow().disks;
         let missing = |slot: u32| {
@@ -129,12 +129,14 @@ impl Cluster {
         (least + 1..=op_max).all(is_there)
     }
 
-    /// Whether each block of the checkpoint of a replica lies intact on a disk of the core.
+    /// Whether each block of the checkpoint of a replica, or of the one that it takes over, lies
+    /// intact on a disk of the core.
     fn has_blocks(&self, core: &[usize], replica: usize) -> bool {
         let disks = &self.world.borrow().disks;
         let others: Vec<&Disk> = core.iter().map(|member| &disks[*member]).collect();
-        let root = self.replicas[replica].complete;
-        root == BlockRef::NONE || disks[replica].is_repairable(CLUSTER, root, &others)
+        let slot = &self.replicas[replica];
+        let has = |root| disks[replica].is_repairable(CLUSTER, root, &others);
+        [slot.complete, slot.syncing].into_iter().all(|root| root == BlockRef::NONE || has(root))
     }
 
     /// Why the core may be stuck for ever, if a proven reason is seen.

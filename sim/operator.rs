@@ -86,6 +86,7 @@ impl Cluster {
         assert!(self.replicas[replica].server.is_none());
         self.replicas[replica].is_member = false;
         self.replicas[replica].complete = BlockRef::NONE;
+        self.replicas[replica].syncing = BlockRef::NONE;
         self.world.borrow_mut().scheduler.fault(replica, Fault::FileLost, 0, 0);
         self.checkers.on_file_lost(index_of(replica));
         // Before the birth there is nobody to recover it from.

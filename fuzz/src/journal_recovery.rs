@@ -189,7 +189,7 @@ fn judge(disk: &mut Disk, contents: &Contents, certain: &[u32], replica_count: u
         for slot in certain {
             let header = &contents.entries[slot];
             let is_clean = journal.is_clean(&header.id());
-            let may_nack = journal.may_nack(header.op(), Some(header));
+            let may_nack = journal.may_nack(header.op(), Some(&header.id()));
             assert!(is_clean || !may_nack, "op {} was complete, and is given up", header.op());
             if contents.whole.get(slot) == Some(header) {
                 assert!(is_clean, "op {} is complete on the disk", header.op());
@@ -543,7 +543,7 @@ impl History {
                 let slot = GEOMETRY.slot(op);
                 let is_rotten =
                     self.rotten_bodies.contains(&slot) || self.rotten_entries.contains(&slot);
-                let may_nack = journal.may_nack(op, Some(&header));
+                let may_nack = journal.may_nack(op, Some(&header.id()));
                 let is_lost = is_rotten || self.lost.contains(&op);
                 assert!(is_clean || is_lost, "op {op} was acknowledged, and is not there");
                 if !is_clean {

@@ -277,7 +277,7 @@ impl Scenario {
 
     /// The checkpoint that it takes over from others, by its superblock.
     pub(super) fn syncing(&self, who: Who) -> Option<Op> {
-        self.agreed(who, Replica::op_syncing_durable)
+        self.agreed(who, |replica| replica.checkpoint_syncing_durable().map(|root| root.op))
     }
 
     /// Whether all of the checkpoint that it stands on lies on its disk.

@@ -187,10 +187,10 @@ impl Replica {
         is_there.then_some(durable.checkpoint)
     }
 
-    /// The op of the checkpoint that the data file says is being taken over from others.
-    pub fn op_syncing_durable(&self) -> Option<Op> {
+    /// The checkpoint that the data file says is being taken over from others.
+    pub fn checkpoint_syncing_durable(&self) -> Option<BlockRef> {
         let durable = self.superblock.state();
-        durable.is_syncing().then_some(durable.op_checkpoint())
+        durable.is_syncing().then_some(durable.checkpoint)
     }
 
     /// Whether blocks of the checkpoint are still to be fetched from others.

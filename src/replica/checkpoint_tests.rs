@@ -231,9 +231,9 @@ fn a_checkpoint_is_taken_over_when_what_is_missing_was_not_to_be_had_for_long() 
         bench.tick();
     }
     assert_eq!(bench.replica.syncing(), Some((32, 7)));
-    assert_eq!(bench.replica.op_syncing_durable(), None);
+    assert_eq!(bench.replica.checkpoint_syncing_durable(), None);
     bench.settle();
-    assert_eq!(bench.replica.op_syncing_durable(), Some(32));
+    assert_eq!(bench.replica.checkpoint_syncing_durable(), Some(checkpoint(32)));
     assert_eq!(bench.replica.checkpoint_complete_durable(), None);
     let before = bench.replica.timestamp_next;
     bench.act(|replica, effects| replica.on_checkpoint_loaded(&loaded, effects));
@@ -256,7 +256,7 @@ fn a_file_has_a_checkpoint_in_full_once_it_is_written() {
     assert_eq!(bench.replica.checkpoint_complete_durable(), None);
     write_checkpoint(&mut bench, 32);
     assert_eq!(bench.replica.checkpoint_complete_durable(), Some(checkpoint(32)));
-    assert_eq!(bench.replica.op_syncing_durable(), None);
+    assert_eq!(bench.replica.checkpoint_syncing_durable(), None);
 }
 
 #[test]
