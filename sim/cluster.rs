@@ -386,7 +386,8 @@ impl Cluster {
             slot.heads_resolved = heads_resolved;
             let (disk, geometry) = (&world.disks[process], self.options.geometry());
             let is_hurt = |op| disk.is_hurt(geometry.slot(op));
-            self.checkers.on_head_resolved(index, state.op, is_hurt);
+            let resolved = self.checkers.on_head_resolved(index, state.op, is_hurt);
+            resolved.map_err(Failure::Correctness)?;
         }
         self.checkers.on_state(index, state).map_err(Failure::Correctness)?;
         let mut spoken = std::mem::take(&mut self.spoken);

@@ -321,9 +321,18 @@ impl Checkers {
 
     /// The logs of others made `op` the head of a log whose end was uncertain. `is_hurt` says of
     /// an op whether a fault has hurt its slot.
-    pub(crate) fn on_head_resolved(&mut self, replica: u8, op: Op, is_hurt: impl Fn(Op) -> bool) {
+    ///
+    /// # Errors
+    /// If what it has acknowledged above was executed.
+    pub(crate) fn on_head_resolved(
+        &mut self,
+        replica: u8,
+        op: Op,
+        is_hurt: impl Fn(Op) -> bool,
+    ) -> Result<(), String> {
         assert!(replica < self.replica_count);
-        self.promises.on_head_resolved(replica, op, is_hurt);
+        let executed = |op| self.commits.executed(op);
+        named("promises", self.promises.on_head_resolved(replica, op, is_hurt, executed))
     }
 
     /// The replica handed a `prepare_ok` of `view` to the network. `on_disk` is what its disk has

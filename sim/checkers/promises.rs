@@ -13,7 +13,7 @@
 //! asked of a log of that view alone. In one case an acknowledged op may be missing from such a
 //! log: a disk has hurt it above the head, and a nack quorum of others is certain that it was not
 //! committed. Then the head was uncertain and is not any more, and what is hurt above it is
-//! forgotten.
+//! forgotten; but if somebody has executed it, the certainty was none.
 //!
 //! **Invariants:** what was acknowledged is remembered over restarts, and until the file is lost;
 //! the disk is read as it is, past the product; a slot that a fault has hurt since it was written
@@ -62,10 +62,29 @@ impl Promises {
         self.replicas[usize::from(replica)] = Known::default();
     }
 
-    /// The head of the log was uncertain, and is `op`.
-    pub(super) fn on_head_resolved(&mut self, replica: u8, op: Op, is_hurt: impl Fn(Op) -> bool) {
+    /// The head of the log was uncertain, and is `op`. `executed` is what everybody executed at an
+    /// op, as far as that was seen.
+    pub(super) fn on_head_resolved(
+        &mut self,
+        replica: u8,
+        op: Op,
+        is_hurt: impl Fn(Op) -> bool,
+        executed: impl Fn(Op) -> Option<PrepareId>,
+    ) -> Result<(), String> {
         let known = &mut self.replicas[usize::from(replica)];
+        let mut result = Ok(());
+        for (own, (_, id)) in known.acknowledged.range(op + 1..) {
+            self.compared += 1;
+            if executed(*own) == Some(*id) {
+                result = Err(format!(
+                    "replica {replica} has acknowledged {id:?}, which was executed, and takes op \
+                     {op} for its head"
+                ));
+                break;
+            }
+        }
         known.acknowledged.retain(|own, _| *own <= op || !is_hurt(*own));
+        self.failure.note(result)
     }
 
     /// `replica` told in `view` that it has a prepare. `on_disk` is what its disk has of it, if
@@ -201,14 +220,19 @@ mod tests {
     fn what_a_nack_quorum_cut_is_forgotten_and_so_is_a_lost_file() {
         let log = LogTold { log_view: View(3), op: 7, prepares: &[], nacks: &[] };
         let mut resolved = promises();
-        resolved.on_head_resolved(1, 7, |op| op == 8);
+        resolved.on_head_resolved(1, 7, |op| op == 8, |_| None).unwrap();
         resolved.on_log_told(1, &log).unwrap();
         // What is acknowledged after it counts again.
         resolved.on_prepare_ok(1, View(3), id(8, 1), None).unwrap();
         assert!(resolved.on_log_told(1, &log).is_err());
         let mut whole = promises();
-        whole.on_head_resolved(1, 7, |op| op == 7);
+        whole.on_head_resolved(1, 7, |op| op == 7, |_| None).unwrap();
         assert!(whole.on_log_told(1, &log).is_err(), "nothing had hurt it");
+        let executed = |checksum| move |op| (op == 8).then(|| id(op, checksum));
+        promises().on_head_resolved(1, 7, |_| true, executed(2)).unwrap();
+        promises().on_head_resolved(1, 8, |_| true, executed(1)).unwrap();
+        let cut = promises().on_head_resolved(1, 7, |_| true, executed(1)).unwrap_err();
+        assert!(cut.contains("was executed"), "{cut}");
         let mut lost = promises();
         lost.on_file_lost(1);
         lost.on_log_told(1, &LogTold { op: 0, ..log }).unwrap();

@@ -73,6 +73,10 @@ cases! {
         "replicas=3" "crash=5000" "restart_mean=300000" "loss=100000";
     "view_change_quorum_small": "replicas=3" "crash=1000" "loss=20000";
     "nack_quorum_small": "replicas=3" "crash=5000" "restart_mean=300000" "delay_mean=30000";
+    "head_nack_quorum_small":
+        "replicas=3" "restart_mean=300000" "unreadable=100000" "write_corrupt=100000"
+        "requests=1000" "file_lost=0" "disk_full=0" "crash=5000" "loss=100000" "think_mean=50000"
+        "clients=4" "delay_mean=30000" "partition=30000";
     "nack_corrupt":
         "replicas=3" "pipeline=29" "crash=5000" "rolling=10000" "restart_mean=300000" "loss=20000"
         "delay_mean=100000" "write_mean=500" "write_corrupt=100000" "write_lost=100000"

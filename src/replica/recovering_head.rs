@@ -39,6 +39,7 @@
 use super::checkpoint::Offer;
 use super::{Replica, Status, ViewLog};
 use crate::replica::Effects;
+use crate::stdx::defect;
 use crate::wire::{DoViewChange, Header, HeaderSet, Op};
 
 impl Replica {
@@ -112,7 +113,7 @@ impl Replica {
         }
         let nacks = u8::try_from(self.head_nacks.count_ones()).expect("8 bits");
         assert_eq!(self.head_nacks >> self.replica.0 & 1, 0, "others only");
-        if nacks >= self.quorums.nack {
+        if nacks >= self.quorums.nack - u8::from(defect!("head_nack_quorum_small")) {
             self.leave_recovering_head(header, effects);
         }
     }

@@ -36,6 +36,7 @@ defects! {
     "replication_quorum_small": "commits with one acknowledgement too few",
     "view_change_quorum_small": "begins a view with one log too few",
     "nack_quorum_small": "cuts an op from the log of a new view with one nack too few",
+    "head_nack_quorum_small": "takes its uncertain head for certain with one nack too few",
     "nack_corrupt": "says of a damaged prepare that it never had it",
     "torn_taken_for_valid": "takes a prepare for whole whose body was torn",
     "uncertain_head_votes": "votes though the head of its log is damaged",
