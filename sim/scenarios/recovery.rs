@@ -327,6 +327,36 @@ fn recovery_request_start_view_lost_is_asked_again() {
     t.finish();
 }
 
+/// A primary would give the log to who lost the genesis before it knew of the birth. There is none
+/// as long as two of three do not vote: but the genesis is still in the journal of the one that
+/// does, though a checkpoint is past it. Found by a seed with the damage of disks set to its most.
+#[test]
+fn recovery_genesis_lost_and_no_primary_is_told_by_a_backup_past_a_checkpoint() {
+    let mut t = Scenario::unborn_with(3, |options| options.slots = 64);
+    let rule = t.rule(Rule::drop(PrepareOk::CODE), R1, R0);
+    t.run_until("both have acknowledged the genesis", |t| {
+        t.has(R1, 1) && t.has(R2, 1) && t.hits(rule) > 0
+    });
+    t.run_for(100);
+    t.on(R2).stop();
+    t.end_all();
+    t.request(40);
+    t.run_until("the checkpoint is whole", |t| t.has_at_least(R0, 32) && t.has_at_least(R1, 32));
+    assert_eq!((t.op(R1), t.view(R1)), (42, 0));
+    t.on(R0).stop();
+    t.on(R0).corrupt(Target::Header(46));
+    t.on(R0).start();
+    t.run_for(2000);
+    assert_eq!((t.status(R0), t.view(R1)), (Status::RecoveringHead, 0));
+    t.on(R2).corrupt(Target::Prepare(1));
+    t.on(R2).corrupt(Target::Header(1));
+    t.on(R2).start();
+    assert_eq!((t.op(R2), t.commit(R2)), (0, 0));
+    t.run();
+    assert_eq!((t.status(R_), t.to_repair(R_)), (Status::Normal, 0));
+    t.finish();
+}
+
 #[test]
 fn recovery_every_head_uncertain_stops_the_cluster() {
     let mut t = Scenario::new(3);

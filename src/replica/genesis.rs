@@ -44,8 +44,9 @@ impl Replica {
         } else if self.op == 0 {
             self.named_by |= 1 << header.replica.0;
             if !header.command.checkpoint.is_none() {
-                // The genesis is gone from the journals; the log that began with it is not.
-                return self.request_start_view_of(header.view, effects);
+                // The genesis may be gone from the journals; the log that began with it is not. But
+                // only a primary can give that.
+                self.request_start_view_of(header.view, effects);
             }
             let request = RequestHeaders { op_min: 1, op_max: 1 };
             self.send_command(header.replica, request, effects);
