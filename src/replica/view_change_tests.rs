@@ -311,3 +311,41 @@ fn a_cluster_of_one_works_when_all_of_its_log_is_executed() {
     assert!(bench.replica.is_primary());
     assert_eq!(bench.executed, [1, 2]);
 }
+
+/// Op 3 was cut by a view that others knew nothing of, and selected again: its body lay there, so
+/// that one write, of its redundant header, made it durable. That write was lost, and over a
+/// restart nothing but the body is left of what was acknowledged.
+#[test]
+fn what_lies_whole_is_not_nacked_though_its_redundant_header_was_lost() {
+    let log = log_of(&[0, 0]);
+    let mut bench = Bench::with_log(2, &log, 0, 2);
+    for prepare in &log {
+        bench.receive(prepare);
+        bench.settle();
+    }
+    let third = id(&log[2]);
+    assert!(bench.replica.journal.is_clean(&third));
+    bench.receive(&start_view(&log[..2], 1, 2, 0));
+    bench.settle();
+    assert_eq!(bench.replica.op(), 2);
+    let offset = crate::storage::Layout::new(GEOMETRY).headers_offset(0);
+    let at = usize::try_from(offset).unwrap();
+    let marked = bench.disk.bytes[at..at + 4096].to_vec();
+    bench.sent.clear();
+    bench.receive(&start_view(&log, 3, 2, 0));
+    bench.settle();
+    let is_ok = |message: &Message| match message.header().command {
+        Command::PrepareOk(ok) => ok.prepare == third,
+        _ => false,
+    };
+    assert!(bench.sent.iter().any(|(_, message)| is_ok(message)), "acknowledged");
+    bench.disk.write(offset, &marked);
+    bench.receive(&do_view_change(&log[..2], 1, 4, 0, 2));
+    bench.settle();
+    let mut bench = bench.restart();
+    bench.settle();
+    assert_eq!((bench.replica.view(), bench.replica.log_view()), (View(4), View(3)));
+    let told = bench.replica.own_view_log();
+    assert_eq!((told.set.op, told.set.header(3).map(crate::wire::Header::id)), (3, Some(third)));
+    assert_eq!((told.nack & 1, told.present & 1), (0, 1));
+}

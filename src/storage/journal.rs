@@ -238,7 +238,8 @@ impl Journal {
     }
 
     /// Whether it is certain that this replica never acknowledged, in a view that still counts,
-    /// prepare `id` of `op`; without `id`: anything at `op`. Damage is never certain.
+    /// prepare `id` of `op`; without `id`: anything at `op`. Damage is never certain, and what lies
+    /// here whole is not: its redundant header may have been durable, by a write that was lost.
     pub fn may_nack(&self, op: Op, id: Option<&PrepareId>) -> bool {
         assert!(id.is_none_or(|id| id.op == op));
         if op <= self.op_checkpoint {
@@ -249,17 +250,19 @@ impl Journal {
         }
         let slot = self.slot(self.slot_of(op));
         let is_faulty = slot.faulty && !defect!("nack_corrupt");
+        let is_whole = id.is_some_and(|id| slot.body.is_some_and(|body| body.id() == *id))
+            && !defect!("nack_whole");
         match &slot.header {
             Some(ours) if ours.op() == op => {
                 let different = id.is_some_and(|id| *id != ours.id());
                 let is_kept = is_faulty && !defect!("nack_corrupt_named");
-                different || (slot.dirty && !is_kept)
+                different || (slot.dirty && !is_kept && !is_whole)
             }
             Some(ours) => {
                 assert!(ours.op() < op, "op {} where only {op} may be", ours.op());
-                !is_faulty
+                !is_faulty && !is_whole
             }
-            None => !is_faulty,
+            None => !is_faulty && !is_whole,
         }
     }
 
