@@ -130,6 +130,9 @@ pub(super) fn options_of(seed: u64, settings: &[(String, u64)]) -> Result<Option
     } else if !is_set("slots") {
         options.slots = options.slots.max((8 * options.pipeline).next_multiple_of(64));
     }
+    if is_set("pipeline") && !is_set("message_size") {
+        options.message_size = options.message_size.max(message_size_min(options.pipeline));
+    }
     if !is_set("block_size") {
         options.block_size = options.block_size.min(options.message_size);
     } else if !is_set("message_size") {
@@ -139,6 +142,12 @@ pub(super) fn options_of(seed: u64, settings: &[(String, u64)]) -> Result<Option
         Some(reason) => Err(reason),
         None => Ok(options),
     }
+}
+
+/// Messages that take the headers of a pipeline.
+fn message_size_min(pipeline: u64) -> u64 {
+    let headers = (pipeline + 3) * u64::from(vsr::constants::HEADER_SIZE);
+    headers.next_multiple_of(u64::from(vsr::constants::SECTOR_SIZE))
 }
 
 /// Runs a seed to its end.
@@ -280,6 +289,8 @@ mod tests {
             assert!(options.slots == 64 && options.pipeline <= 8);
             let options = set(&[("pipeline", 29)]).expect("any ring is made to fit");
             assert!(options.pipeline == 29 && options.slots >= 256);
+            let options = set(&[("pipeline", 32)]).expect("any message is made to fit");
+            assert!(options.pipeline == 32 && options.message_size >= 8192);
             assert!(set(&[("pipeline", 16), ("slots", 64)]).is_err(), "they do not agree");
         }
     }

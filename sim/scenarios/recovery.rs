@@ -328,10 +328,15 @@ fn recovery_request_start_view_lost_is_asked_again() {
 }
 
 /// A primary would give the log to who lost the genesis before it knew of the birth. There is none
-/// as long as two of three do not vote: but the genesis is still in the journal of the one that
-/// does, though a checkpoint is past it. Found by a seed with the damage of disks set to its most.
+/// as long as two of three do not vote: but the one that does knows the genesis, though a
+/// checkpoint or the whole journal is past it. Found by seeds with disks at their most.
 #[test]
-fn recovery_genesis_lost_and_no_primary_is_told_by_a_backup_past_a_checkpoint() {
+fn recovery_genesis_lost_and_no_primary_is_told_by_a_backup() {
+    genesis_is_told_by_a_backup(40);
+    genesis_is_told_by_a_backup(120);
+}
+
+fn genesis_is_told_by_a_backup(requests: u64) {
     let mut t = Scenario::unborn_with(3, |options| options.slots = 64);
     let rule = t.rule(Rule::drop(PrepareOk::CODE), R1, R0);
     t.run_until("both have acknowledged the genesis", |t| {
@@ -340,11 +345,12 @@ fn recovery_genesis_lost_and_no_primary_is_told_by_a_backup_past_a_checkpoint() 
     t.run_for(100);
     t.on(R2).stop();
     t.end_all();
-    t.request(40);
+    t.request(requests);
     t.run_until("the checkpoint is whole", |t| t.has_at_least(R0, 32) && t.has_at_least(R1, 32));
-    assert_eq!((t.op(R1), t.view(R1)), (42, 0));
+    let op = requests + 2;
+    assert_eq!((t.op(R1), t.view(R1)), (op, 0));
     t.on(R0).stop();
-    t.on(R0).corrupt(Target::Header(46));
+    t.on(R0).corrupt(Target::Header(op + 4));
     t.on(R0).start();
     t.run_for(2000);
     assert_eq!((t.status(R0), t.view(R1)), (Status::RecoveringHead, 0));

@@ -17,8 +17,8 @@ use crate::fatal::{Fatal, FatalKind};
 use crate::replica::Effects;
 use crate::stdx::defect;
 use crate::wire::{
-    ClientId, Entries, Entry, Header, IncarnationTable, Message, MessageBuilder, Operation, Ping,
-    Prepare, PrepareId, PrepareOk, ReplicaIndex, RequestHeaders, RequestPrepare, View,
+    Author, ClientId, Entries, Entry, Header, IncarnationTable, Message, MessageBuilder, Operation,
+    Ping, Prepare, PrepareId, PrepareOk, ReplicaIndex, RequestHeaders, RequestPrepare, View,
 };
 
 /// Every so many pings an unborn replica says what it waits for.
@@ -44,8 +44,7 @@ impl Replica {
         } else if self.op == 0 {
             self.named_by |= 1 << header.replica.0;
             if !header.command.checkpoint.is_none() {
-                // The genesis may be gone from the journals; the log that began with it is not. But
-                // only a primary can give that.
+                // A primary gives its log, which is more.
                 self.request_start_view_of(header.view, effects);
             }
             let request = RequestHeaders { op_min: 1, op_max: 1 };
@@ -121,6 +120,11 @@ impl Replica {
         self.acknowledge(&id, effects);
     }
 
+    /// The genesis, also where the journal has forgotten it: unless a file was replaced since.
+    pub(super) fn genesis_known(&self) -> Option<Message> {
+        (self.table.op == 1 && !self.solo()).then(|| self.genesis(self.table))
+    }
+
     /// The genesis: the same bytes for the same table.
     fn genesis(&self, table: IncarnationTable) -> Message {
         let body = table.encode();
@@ -144,7 +148,15 @@ impl Replica {
             checkpoint_id: 0,
             entry_count: 1,
         };
-        builder.seal(&self.author(), prepare)
+        // Of a cluster it is replica 0 in view 0 that prepares it; one alone raises its view.
+        let view = if self.solo() { self.author().view } else { View(0) };
+        let author = Author {
+            view,
+            replica: ReplicaIndex(0),
+            incarnation: table.incarnations[0],
+            ..self.author()
+        };
+        builder.seal(&author, prepare)
     }
 
     /// The table in a genesis.

@@ -136,6 +136,10 @@ impl Replica {
             }
             body.extend_from_slice(&header.encode());
         }
+        if body.is_empty() && (op_min, op_max) == (1, 1) {
+            let genesis = self.genesis_known().map(|genesis| genesis.prepare_header().encode());
+            body.extend(genesis.into_iter().flatten());
+        }
         assert!(body.len() < self.geometry.message_size as usize);
         if body.is_empty() {
             return self.ignore("on_request_headers", "none of them here");
@@ -289,7 +293,10 @@ impl Replica {
             Some(read) => {
                 self.reads.insert(read, wanted);
             }
-            None => self.ignore("on_request_prepare", "not here, or too many reads"),
+            None => match self.genesis_known().filter(|own| own.prepare_header().id() == id) {
+                Some(genesis) => self.send(header.replica, genesis, effects),
+                None => self.ignore("on_request_prepare", "not here, or too many reads"),
+            },
         }
     }
 

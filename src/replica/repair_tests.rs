@@ -98,6 +98,27 @@ fn a_header_whose_body_is_here_is_nobody_elses_to_tell() {
     assert!(asked(&bench).is_empty() && asked_headers(&bench).is_empty());
 }
 
+/// Who has lost it, and knows of no birth, needs it to be a member.
+#[test]
+fn the_genesis_is_told_though_the_journal_has_forgotten_it() {
+    let log = log_of(&[0; 5]);
+    let mut bench = with_durable_log(&log, 6);
+    lose(&mut bench, &log[0]);
+    let ask = |bench: &mut Bench| {
+        bench.sent.clear();
+        bench.receive(&message(2, 0, RequestHeaders { op_min: 1, op_max: 1 }));
+        bench.receive(&message(2, 0, RequestPrepare { prepare: id(&log[0]) }));
+        bench.settle();
+        bench.sent.iter().map(|(_, message)| message.body().to_vec()).collect::<Vec<_>>()
+    };
+    let told = ask(&mut bench);
+    assert_eq!(told, [headers_of(&log[..1]).body().to_vec(), log[0].body().to_vec()]);
+    assert_eq!(id(&bench.sent[1].1), id(&log[0]));
+    // Of a file that was replaced since nobody knows the incarnation any more.
+    bench.replica.table.op = 5;
+    assert!(ask(&mut bench).is_empty());
+}
+
 /// A peer that is behind needs what lies beneath a hole of this log, and judges by its own chain.
 #[test]
 fn headers_beneath_a_hole_are_answered_and_none_across_it() {

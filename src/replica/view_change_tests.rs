@@ -328,7 +328,7 @@ fn what_lies_whole_is_not_nacked_though_its_redundant_header_was_lost() {
     bench.receive(&start_view(&log[..2], 1, 2, 0));
     bench.settle();
     assert_eq!(bench.replica.op(), 2);
-    let offset = crate::storage::Layout::new(GEOMETRY).headers_offset(0);
+    let offset = Layout::new(GEOMETRY).headers_offset(0);
     let at = usize::try_from(offset).unwrap();
     let marked = bench.disk.bytes[at..at + 4096].to_vec();
     bench.sent.clear();

@@ -38,7 +38,6 @@ defects! {
     "nack_quorum_small": "cuts an op from the log of a new view with one nack too few",
     "head_nack_quorum_small": "takes its uncertain head for certain with one nack too few",
     "nack_corrupt": "says of a damaged prepare that it never had it",
-    "nack_whole": "says of a prepare that lies here whole that it never acknowledged it",
     "torn_taken_for_valid": "takes a prepare for whole whose body was torn",
     "uncertain_head_votes": "votes though the head of its log is damaged",
     "restart_forgets_uncommitted": "cuts its log at the commit point when it starts",

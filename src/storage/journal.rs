@@ -250,8 +250,7 @@ impl Journal {
         }
         let slot = self.slot(self.slot_of(op));
         let is_faulty = slot.faulty && !defect!("nack_corrupt");
-        let is_whole = id.is_some_and(|id| slot.body.is_some_and(|body| body.id() == *id))
-            && !defect!("nack_whole");
+        let is_whole = id.is_some_and(|id| slot.body.is_some_and(|body| body.id() == *id));
         match &slot.header {
             Some(ours) if ours.op() == op => {
                 let different = id.is_some_and(|id| *id != ours.id());
