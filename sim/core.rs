@@ -129,6 +129,22 @@ impl Cluster {
         (least + 1..=op_max).all(is_there)
     }
 
+    /// Whether nothing that was executed is lost: the newest checkpoint of the core has all of its
+    /// blocks, and each op above it lies whole on a disk. Also of a core that may be stuck.
+    pub(crate) fn keeps_executed(&self, core: &[usize]) -> bool {
+        let disks = &self.world.borrow().disks;
+        let newest = core.iter().copied().max_by_key(|replica| self.replicas[*replica].complete.op);
+        let newest = newest.expect("a core has members");
+        let has = |replica: &usize, op: Op| {
+            let slot = self.options.geometry().slot(op);
+            let prepare = disks[*replica].slot_of(op).prepare;
+            let expected = self.checkers.executed(op);
+            expected.is_none() || !disks[*replica].is_prepare_hurt(slot) && prepare == expected
+        };
+        let mut ops = self.replicas[newest].complete.op + 1..=self.checkers.op_executed_max();
+        self.has_blocks(core, newest) && ops.all(|op| core.iter().any(|replica| has(replica, op)))
+    }
+
     /// Whether each block of the checkpoint of a replica, or of the one that it takes over, lies
     /// intact on a disk of the core.
     fn has_blocks(&self, core: &[usize], replica: usize) -> bool {
@@ -143,7 +159,7 @@ impl Cluster {
     ///
     /// `core_recovering_head`: a log is begun by a view-change quorum of replicas whose head is
     /// certain. There are not as many, and no primary is left whose log the others could take. Each
-    /// head that is uncertain is so for a slot above it that the replica takes for damaged, and
+    /// head that is uncertain is so for slots above it that the replica takes for damaged, and
     /// that the disk has hurt: one replica alone is within what the atlas allows; more than one,
     /// in different chunks, is not always.
     pub(crate) fn excuse(&self, core: &[usize]) -> Option<&'static str> {
@@ -166,7 +182,7 @@ impl Cluster {
             }
             let disk = &self.world.borrow().disks[index];
             let geometry = self.options.geometry();
-            if !replica.ops_uncertain().any(|op| disk.is_hurt(geometry.slot(op))) {
+            if !replica.ops_uncertain().all(|op| disk.is_hurt(geometry.slot(op))) {
                 return None;
             }
         }

@@ -672,6 +672,11 @@ impl Disk {
         }
     }
 
+    /// Whether the prepare of `slot` was damaged and not written anew since.
+    pub(crate) fn is_prepare_hurt(&self, slot: u32) -> bool {
+        self.hurt_prepares.contains(&slot)
+    }
+
     /// Whether the header or the prepare of `slot` was damaged and not written anew since.
     pub(crate) fn is_hurt(&self, slot: u32) -> bool {
         self.hurt_prepares.contains(&slot) || self.hurt_headers.contains(&slot)

@@ -177,6 +177,10 @@ pub(crate) fn run(seed: u64, options: Options, is_logged: bool) -> Outcome {
             Err(reason) => failure = Some(reason),
         }
     }
+    if excuse.is_some() && !cluster.keeps_executed(&core) {
+        let text = "what was executed lies whole on no disk of a core that is stuck";
+        failure = Some(Failure::Correctness(text.to_owned()));
+    }
     let reports = cluster.checkers.finish(&finals);
     let failure = failure.or_else(|| judge(&reports, excuse));
     let outcome = outcome(seed, &cluster, core, excuse, reports, failure);
