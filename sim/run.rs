@@ -269,7 +269,11 @@ fn judge(reports: &[CheckerReport], excuse: Option<&'static str>) -> Option<Fail
     }
     // A core that may be stuck has nothing to show.
     let vacuous = reports.iter().find(|report| report.vacuous).filter(|_| excuse.is_none())?;
-    Some(Failure::Vacuous(format!("checker {} compared nothing", vacuous.name)))
+    let text = match vacuous.undecided {
+        0 => format!("checker {} compared nothing", vacuous.name),
+        some => format!("checker {} gave up all that it began, {some} histories", vacuous.name),
+    };
+    Some(Failure::Vacuous(text))
 }
 
 #[cfg(test)]
