@@ -773,6 +773,12 @@ impl On<'_> {
         }
     }
 
+    pub(super) fn lose_header_write(self, op: Op, image: &Image) {
+        for index in self.who {
+            self.t.cluster.world.borrow_mut().disks[index].lose_header_write(op, image);
+        }
+    }
+
     pub(super) fn misdirect_prepare_write(self, op: Op, target: Op, image: &Image) {
         for index in self.who {
             let disks = &mut self.t.cluster.world.borrow_mut().disks;

@@ -171,6 +171,14 @@ impl Disk {
         self.sectors[range.clone()].clone_from_slice(&image[range]);
     }
 
+    /// The sector with the redundant header of `op` holds what it held: its write was lost.
+    pub(crate) fn lose_header_write(&mut self, op: Op, image: &Image) {
+        let offset = self.offset(Target::HeaderSector(op));
+        self.hurt(offset);
+        let at = usize::try_from(offset).expect("some MiB") / SECTOR;
+        self.sectors[at].clone_from(&image[at]);
+    }
+
     /// The prepare of `op` lies in the slot of `target`, and its own slot holds what it held in
     /// `image`: its write was misdirected.
     pub(crate) fn misdirect_prepare_write(&mut self, op: Op, target: Op, image: &Image) {

@@ -515,6 +515,65 @@ fn view_change_damaged_op_that_others_never_had_is_cut() {
     t.finish();
 }
 
+/// Op 4 is cut by a view that two know of, and selected again by one that the others begin. One of
+/// the two has its body, so that a write of its redundant header makes it durable; it is lost.
+#[test]
+fn view_change_op_cut_and_selected_again_is_not_nacked_though_its_header_was_lost() {
+    let (last, before) = (Who::R(4), Who::R(3));
+    let mut t = Scenario::new(5);
+    t.request(1);
+    t.run();
+    for never in [R2, before, last] {
+        t.cut(R0, never);
+    }
+    t.rule(Rule::drop(PrepareOk::CODE), R1, R0);
+    t.ask(C0, 1);
+    t.run_until("two have it", |t| t.has(R0, 4) && t.has(R1, 4));
+    t.end_all();
+    t.vanish(C0);
+    t.on(R0).cut(Both);
+    t.on(R1).cut(Both);
+    for other in [before, last] {
+        t.rule(Rule::drop(StartView::CODE), R2, other);
+    }
+    t.run_until("it is cut", |t| t.log_view(R2) == 2 && t.op(R2) == 3);
+    t.on(R2).cut(Both);
+    t.join(R1, R2);
+    t.join(R2, R1);
+    t.run_until("by another one, too", |t| t.log_view(R1) == 2 && t.op(R1) == 3);
+    t.run_for(100);
+    t.end_all();
+    let image = t.on(R1).image();
+    t.on(R1).cut(Both);
+    for other in [before, last] {
+        t.join(R0, other);
+        t.join(other, R0);
+    }
+    t.rule(Rule::drop(Prepare::CODE).optional(), R_, last);
+    t.run_until("it is selected again", |t| t.log_view(before) == 3 && t.op(before) == 4);
+    t.join(R1, before);
+    t.join(before, R1);
+    t.run_until("it is committed", |t| t.commit(before) == 4);
+    assert!(t.has(R1, 4) && !t.has(last, 4));
+    t.on(R0).stop();
+    t.on(before).stop();
+    t.join(R_, R_);
+    let rule = t.rule(Rule::drop(DoViewChange::CODE), R_, R_);
+    t.run_until("it leaves its view", |t| t.hits(rule) > 0 && t.view(R1) > 3);
+    t.run_for(100);
+    t.on(R1).stop();
+    t.end(rule);
+    t.on(R1).lose_header_write(4, &image);
+    t.on(R1).slow_writes(2000);
+    t.on(R1).start();
+    t.run_for(1500);
+    t.on(R1).slow_writes(0);
+    t.end_all();
+    t.run();
+    assert_eq!((t.op(R1), t.commit(R1), t.commit(last)), (4, 4, 4));
+    t.finish();
+}
+
 #[test]
 fn view_change_fewer_than_its_quorum_begin_no_view() {
     for (replicas, dead) in [(4, 2), (5, 3), (6, 3)] {
